@@ -1,0 +1,94 @@
+# sallyport: `make help` lists the targets. One non-recursive Makefile; objects stand under build/VARIANT/.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+VERSION  := 0.1.0
+CC       ?= gcc
+PREFIX   ?= /usr/local
+SANITIZE ?=
+COVERAGE ?=
+
+# The variant names the folder: release, the sanitizers' own, fuzz.
+empty   :=
+space   := $(empty) $(empty)
+comma   := ,
+VARIANT := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
+OUT     := build/$(VARIANT)
+
+PKGS    := libevent_core libevent_extra openssl jansson libjwt libpcre2-8 libcares libidn2 libpsl libseccomp
+# llhttp comes as C sources in Debian's node-llhttp.
+LLHTTP_SRC := $(firstword $(wildcard /usr/share/llhttp /usr/local/share/llhttp))
+LLHTTP_INC := $(firstword $(wildcard /usr/share/include/llhttp /usr/local/include/llhttp))
+
+WARN    := -Wall -Wextra -Wshadow -Wconversion -Wswitch-enum -Wvla -Wstrict-prototypes -Wmissing-prototypes \
+           -Wpointer-arith -Wwrite-strings -Wformat=2
+WERROR  ?= $(if $(CI),-Werror,)
+HARDEN  := -fPIE -fstack-protector-strong -fstack-clash-protection -fno-strict-overflow -fno-delete-null-pointer-checks
+ifneq ($(filter x86_64,$(shell uname -m)),)
+HARDEN  += -fcf-protection=full
+endif
+ifeq ($(SANITIZE),)
+OPT     ?= -O2 -g
+HARDEN  += -D_FORTIFY_SOURCE=2
+else
+OPT     ?= -O1 -g -fno-omit-frame-pointer
+HARDEN  += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
+endif
+CPPFLAGS += -Iinclude -I$(LLHTTP_INC) -D_GNU_SOURCE -DSALLYPORT_VERSION='"$(VERSION)"' -DSALLYPORT_PREFIX='"$(PREFIX)"'
+CFLAGS  ?=
+ALL_CFLAGS = -std=gnu11 $(OPT) $(WARN) $(WERROR) $(HARDEN) $(CPPFLAGS) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
+ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
+LIBS    = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
+
+LAYERS  := base http auth policy tls record net proxy process
+LIB_SRC := $(sort $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c)))
+CMD_SRC := $(sort $(wildcard src/cmd/*.c))
+LIB_OBJ := $(LIB_SRC:src/%.c=$(OUT)/%.o) $(OUT)/llhttp/api.o $(OUT)/llhttp/http.o $(OUT)/llhttp/llhttp.o
+CMD_OBJ := $(CMD_SRC:src/%.c=$(OUT)/%.o)
+# Scenario tests link everything but the network layer, whose symbols tests/fakes provides.
+FAKE_SRC := $(sort $(wildcard tests/fakes/*.c))
+FAKE_OBJ := $(FAKE_SRC:tests/%.c=$(OUT)/tests/%.o)
+NONET_OBJ := $(filter-out $(OUT)/net/%.o,$(LIB_OBJ))
+UNIT_SRC := $(sort $(wildcard tests/unit/*_test.c))
+UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(OUT)/tests/unit/%)
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/*_fuzz.c))
+FUZZ     := $(patsubst tests/fuzz/%_fuzz.c,%,$(FUZZ_SRC))
+
+.PHONY: all deps demo test check check-layers lint format fuzz bench install clean help unit scenarios system test-bins docs
+
+all: build/sallyport ## build the release binary
+
+$(OUT)/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+# Somebody else's code: their warnings are not ours.
+$(OUT)/llhttp/%.o: $(LLHTTP_SRC)/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 $(OPT) -w $(HARDEN) -I$(LLHTTP_INC) -c -o $@ $<
+$(OUT)/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c -o $@ $<
+
+$(OUT)/libsallyport.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$(OUT)/sallyport: $(CMD_OBJ) $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(OUT)/libsallyport.a $(LIBS)
+build/sallyport: $(OUT)/sallyport
+	cp -f $< $@.tmp && mv -f $@.tmp $@
+$(OUT)/tests/unit/%: $(OUT)/tests/unit/%.o $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(OUT)/libsallyport.a $(LIBS)
+$(OUT)/tests/scenario: $(FAKE_OBJ) $(NONET_OBJ)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(FAKE_OBJ) $(NONET_OBJ) $(LIBS)
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+check-layers: ## hold the includes to src/LAYERS
+	tests/check-layers
+
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(FAKE_OBJ:.o=.d) $(wildcard $(OUT)/tests/unit/*.d)

@@ -1,0 +1,28 @@
+/* What a proxy removes and adds when it passes a head on (RFC 9110 section 7.6, RFC 9112 section 9.6). */
+#ifndef SALLYPORT_HTTP_FIELDS_H
+#define SALLYPORT_HTTP_FIELDS_H
+
+#include <stdbool.h>
+
+#include "sallyport/base/buf.h"
+#include "sallyport/http/head.h"
+#include "sallyport/http/target.h"
+
+struct forward_options {
+    const char *via_pseudonym;       /* "sallyport" */
+    bool keep_upgrade;               /* pass Connection: upgrade and Upgrade: websocket */
+    enum body_kind body;             /* how the body will be framed on the way out */
+    uint64_t content_length;
+    bool close;                      /* add Connection: close */
+    bool absolute;                   /* absolute-form towards a parent proxy */
+    struct slice parent_authorization; /* Proxy-Authorization for the parent; empty: none */
+};
+
+/* Writes the request head for the upstream: origin-form with `path`, one Host from the canonical target, no hop-by-hop
+ * field (the standard ones and those Connection names, except framing, Host and credentials of the origin, which
+ * Connection cannot take away), no Proxy-*, no Expect but 100-continue, one Via. False: over the buffer's cap. */
+bool fields_write_request(struct buf *out, const struct head *head, const struct target *target, struct slice path, const struct forward_options *o);
+/* Writes the response head for the client likewise; also drops Alt-Svc (it would lead the client round the proxy). */
+bool fields_write_response(struct buf *out, const struct head *head, const struct forward_options *o);
+
+#endif

@@ -1,0 +1,57 @@
+/* A connected byte stream, TCP or TLS behind one face, by readiness: the owner reads and writes when told that it can,
+ * and holds the buffers itself, so that an idle stream costs none. Events come from the loop, never from inside a call
+ * that the owner makes. */
+#ifndef SALLYPORT_NET_STREAM_H
+#define SALLYPORT_NET_STREAM_H
+
+#include <openssl/ssl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "sallyport/base/addr.h"
+#include "sallyport/base/slice.h"
+#include "sallyport/net/loop.h"
+
+struct stream;
+
+enum stream_event {
+    STREAM_READABLE = 1, /* read until STREAM_AGAIN or stop wanting it */
+    STREAM_WRITABLE,
+    STREAM_SECURED,      /* the TLS handshake is done */
+    STREAM_FAILED,       /* reset or TLS error; nothing more will come */
+    STREAM_TIMEOUT,      /* the deadline passed; set anew or free */
+};
+
+enum stream_io { STREAM_ERROR = 0, STREAM_DONE, STREAM_AGAIN, STREAM_EOF };
+
+typedef void stream_fn(void *owner, enum stream_event event);
+
+/* Takes over a connected, non-blocking socket. No event before stream_want. */
+struct stream *stream_new(struct loop *loop, int fd, stream_fn *on_event, void *owner);
+/* No event afterwards; safe inside an event of its own; closes the descriptor. NULL is fine. */
+void stream_free(struct stream *s);
+void stream_reset(struct stream *s); /* as stream_free, but the peer gets RST (SO_LINGER 0) */
+void stream_set_owner(struct stream *s, stream_fn *on_event, void *owner);
+/* What to be told about. Level-triggered: unread bytes (also those already decrypted) are told again. */
+void stream_want(struct stream *s, bool readable, bool writable);
+/* STREAM_DONE: *ret_len > 0 bytes. STREAM_EOF: an orderly end (FIN, close_notify). STREAM_AGAIN, STREAM_ERROR. */
+enum stream_io stream_read(struct stream *s, void *data, size_t size, size_t *ret_len);
+enum stream_io stream_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_len);
+enum stream_io stream_write_slice(struct stream *s, struct slice data, size_t *ret_len);
+/* Half-close: FIN, or close_notify and FIN. What the owner still buffers it must write before. */
+void stream_shutdown_write(struct stream *s);
+/* Server side of TLS from now on. `first` are bytes that were read already and belong to the handshake. Later one
+ * STREAM_SECURED or STREAM_FAILED. */
+void stream_accept_tls(struct stream *s, SSL_CTX *context, struct slice first);
+void stream_connect_tls(struct stream *s, SSL_CTX *context, const char *server_name);
+SSL *stream_tls(struct stream *s);        /* NULL for plain */
+/* The descriptor for splice(2), or -1 when bytes need work (TLS). */
+int stream_raw_fd(struct stream *s);
+/* One deadline, absolute in loop_now_ms time; 0: none. */
+void stream_set_deadline(struct stream *s, int64_t at_ms);
+struct addr stream_peer(struct stream *s, uint16_t *ret_port); /* family 0 for unix sockets */
+void stream_set_peer(struct stream *s, const struct addr *a, uint16_t port); /* PROXY protocol */
+void stream_tune(struct stream *s); /* TCP_NODELAY, keepalive, user timeout: every TCP stream gets it once */
+
+#endif

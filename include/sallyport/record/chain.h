@@ -1,0 +1,27 @@
+/* The hash chain over finished lines, and its verification. */
+#ifndef SALLYPORT_RECORD_CHAIN_H
+#define SALLYPORT_RECORD_CHAIN_H
+
+#include <stdint.h>
+
+#include "sallyport/base/buf.h"
+#include "sallyport/base/digest.h"
+#include "sallyport/base/err.h"
+
+struct chain {
+    uint64_t next_seq;                 /* of the next record; the first is 1 */
+    char prev[SHA256_HEX_SIZE];        /* hash of the last record; 64 zeros at first */
+};
+
+void chain_init(struct chain *c);
+/* Completes a draft to a line with newline: `{"ts":…,"seq":N,…,"prev":"…","hash":"…"}`. Advances the chain. */
+bool chain_append(struct chain *c, struct buf *out, struct slice draft);
+
+/* Verification, line by line (without newline). */
+enum chain_fault { CHAIN_OK = 0, CHAIN_NOT_A_RECORD, CHAIN_HASH, CHAIN_PREV, CHAIN_SEQ, CHAIN_CHECKPOINT };
+enum chain_fault chain_check_line(struct chain *c, struct slice line, bool first_of_all);
+const char *chain_fault_text(enum chain_fault f);
+/* Reads seq and hash of a finished line; false when it is none. */
+bool chain_read_line(struct slice line, uint64_t *ret_seq, char ret_prev[SHA256_HEX_SIZE], char ret_hash[SHA256_HEX_SIZE]);
+
+#endif
