@@ -1,0 +1,211 @@
+/* Text encodings, read strictly. Base64 is read by table: a token passes through here on every
+ * request that is not in the cache. */
+#include "sallyport/base/encoding.h"
+
+#define BAD 0xff
+
+static const char url_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+static const char std_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char hex_digits[] = "0123456789abcdef";
+
+/* Value of a digit in 0..63, or BAD. */
+struct alphabet {
+    unsigned char value[256];
+};
+
+static void
+alphabet_fill(struct alphabet *a, const char *digits)
+{
+    memset(a->value, BAD, sizeof a->value);
+    for (unsigned i = 0; i < 64; i++)
+        a->value[(unsigned char)digits[i]] = (unsigned char)i;
+}
+
+static struct alphabet url_alphabet, std_alphabet;
+
+__attribute__((constructor)) static void
+alphabets_fill(void)
+{
+    alphabet_fill(&url_alphabet, url_digits);
+    alphabet_fill(&std_alphabet, std_digits);
+}
+
+/* The last 2 or 3 digits; the bits that no byte needs must be zero, else two texts would stand for
+ * one value. */
+static bool
+decode_tail(const struct alphabet *a, const unsigned char *p, size_t left, unsigned char *out)
+{
+    unsigned v0 = a->value[p[0]], v1 = a->value[p[1]], v2 = left == 3 ? a->value[p[2]] : 0;
+    if ((v0 | v1 | v2) & 0x80)
+        return false;
+    out[0] = (unsigned char)(v0 << 2 | v1 >> 4);
+    if (left == 2)
+        return (v1 & 0x0f) == 0;
+    out[1] = (unsigned char)(v1 << 4 | v2 >> 2);
+    return (v2 & 0x03) == 0;
+}
+
+static bool
+decode_unpadded(const struct alphabet *a, struct slice in, unsigned char *out, size_t *ret_len)
+{
+    const unsigned char *p = (const unsigned char *)in.ptr;
+    size_t left = in.len % 4, whole = in.len - left, len = 0;
+    if (left == 1)
+        return false;
+    for (size_t i = 0; i < whole; i += 4) {
+        unsigned v0 = a->value[p[i]], v1 = a->value[p[i + 1]], v2 = a->value[p[i + 2]],
+                 v3 = a->value[p[i + 3]];
+        if ((v0 | v1 | v2 | v3) & 0x80)
+            return false;
+        out[len++] = (unsigned char)(v0 << 2 | v1 >> 4);
+        out[len++] = (unsigned char)(v1 << 4 | v2 >> 2);
+        out[len++] = (unsigned char)(v2 << 6 | v3);
+    }
+    if (left > 0) {
+        if (!decode_tail(a, p + whole, left, out + len))
+            return false;
+        len += left - 1;
+    }
+    *ret_len = len;
+    return true;
+}
+
+static size_t
+encode(const char *digits, struct slice in, char *out, bool pad)
+{
+    const unsigned char *p = (const unsigned char *)in.ptr;
+    size_t len = 0, left = in.len;
+    for (; left >= 3; left -= 3, p += 3) {
+        out[len++] = digits[p[0] >> 2];
+        out[len++] = digits[(p[0] & 0x03) << 4 | p[1] >> 4];
+        out[len++] = digits[(p[1] & 0x0f) << 2 | p[2] >> 6];
+        out[len++] = digits[p[2] & 0x3f];
+    }
+    if (left > 0) {
+        unsigned second = left == 2 ? p[1] : 0u;
+        out[len++] = digits[p[0] >> 2];
+        out[len++] = digits[(p[0] & 0x03u) << 4 | second >> 4];
+        if (left == 2)
+            out[len++] = digits[(second & 0x0f) << 2];
+        for (size_t i = left; pad && i < 3; i++)
+            out[len++] = '=';
+    }
+    out[len] = '\0';
+    return len;
+}
+
+bool
+base64url_decode(struct slice in, unsigned char *out, size_t *ret_len)
+{
+    return decode_unpadded(&url_alphabet, in, out, ret_len);
+}
+
+size_t
+base64url_encode(struct slice in, char *out)
+{
+    return encode(url_digits, in, out, false);
+}
+
+bool
+base64_decode(struct slice in, unsigned char *out, size_t *ret_len)
+{
+    size_t pad = 0;
+    while (pad < 2 && pad < in.len && in.ptr[in.len - 1 - pad] == '=')
+        pad++;
+    if (pad > 0 && in.len % 4 != 0)
+        return false; /* padding that does not complete a group */
+    in.len -= pad;
+    return decode_unpadded(&std_alphabet, in, out, ret_len);
+}
+
+size_t
+base64_encode(struct slice in, char *out)
+{
+    return encode(std_digits, in, out, true);
+}
+
+void
+hex_encode(const void *in, size_t len, char *out)
+{
+    const unsigned char *p = in;
+    for (size_t i = 0; i < len; i++) {
+        out[2 * i] = hex_digits[p[i] >> 4];
+        out[2 * i + 1] = hex_digits[p[i] & 0x0f];
+    }
+    out[2 * len] = '\0';
+}
+
+static unsigned
+hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return (unsigned)(c - '0');
+    if (c >= 'a' && c <= 'f')
+        return (unsigned)(c - 'a' + 10);
+    return BAD;
+}
+
+bool
+hex_decode(struct slice in, unsigned char *out, size_t out_len)
+{
+    if (in.len % 2 != 0 || in.len / 2 != out_len)
+        return false;
+    for (size_t i = 0; i < out_len; i++) {
+        unsigned high = hex_value(in.ptr[2 * i]), low = hex_value(in.ptr[2 * i + 1]);
+        if ((high | low) & 0x80)
+            return false;
+        out[i] = (unsigned char)(high << 4 | low);
+    }
+    return true;
+}
+
+/* Bytes that one byte becomes inside a JSON string. */
+static size_t
+escaped_len(unsigned char c)
+{
+    if (c == '"' || c == '\\')
+        return 2;
+    return c >= 0x20 && c <= 0x7e ? 1 : 6;
+}
+
+static char *
+put_escaped(char *at, unsigned char c)
+{
+    *at++ = '\\';
+    if (c == '"' || c == '\\') {
+        *at++ = (char)c;
+        return at;
+    }
+    memcpy(at, "u00", 3);
+    at[3] = hex_digits[c >> 4];
+    at[4] = hex_digits[c & 0x0f];
+    return at + 5;
+}
+
+bool
+json_append_string(struct buf *b, struct slice s, size_t max_len)
+{
+    size_t len = s.len < max_len ? s.len : max_len, need = 2;
+    for (size_t i = 0; i < len; i++)
+        need += escaped_len((unsigned char)s.ptr[i]);
+    char *at = buf_reserve(b, need);
+    if (!at)
+        return len == s.len; /* the buffer's overflow flag says the rest */
+    *at++ = '"';
+    if (need == len + 2) {
+        if (len > 0)
+            memcpy(at, s.ptr, len);
+        at += len;
+    } else {
+        for (size_t i = 0; i < len; i++) {
+            unsigned char c = (unsigned char)s.ptr[i];
+            if (escaped_len(c) == 1)
+                *at++ = (char)c;
+            else
+                at = put_escaped(at, c);
+        }
+    }
+    *at = '"';
+    buf_commit(b, need);
+    return len == s.len;
+}
