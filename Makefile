@@ -92,3 +92,69 @@ check-layers: ## hold the includes to src/LAYERS
 	tests/check-layers
 
 -include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(FAKE_OBJ:.o=.d) $(wildcard $(OUT)/tests/unit/*.d)
+
+# ---- set-up, tests and checks. Each target installs what it needs first (tools/deps: nothing to do costs milliseconds).
+TEST_SANITIZE ?= address,undefined
+TEST_OUT := build/$(subst $(comma),-,$(TEST_SANITIZE))
+SUBMAKE  = $(MAKE) --no-print-directory
+SYSTEM   := $(sort $(wildcard tests/system/test_*.py))
+SCENARIO := $(sort $(wildcard tests/scenarios/*.scenario))
+# Two cores are assumed; a test program is never the only thing that runs.
+JOBS     ?= 2
+PYTHON   := $(firstword $(wildcard /usr/bin/python3) python3)
+export ASAN_OPTIONS  ?= abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS ?= print_stacktrace=1:halt_on_error=1
+
+deps: ## install what is missing to build, from Debian's packages
+	@tools/deps build
+
+demo: ## build, then show the main job without internet: five requests, their answers, their records
+	@tools/deps demo
+	@$(SUBMAKE) -j$(JOBS) build/sallyport
+	@$(PYTHON) tests/demo/demo build/sallyport
+
+test-bins: $(OUT)/sallyport $(UNIT_BIN) $(if $(FAKE_SRC),$(OUT)/tests/scenario)
+
+test: ## all tests, under ASan and UBSan
+	@tools/deps test
+	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) test-bins
+	@SALLYPORT=$(TEST_OUT)/sallyport tests/run -j $(JOBS) $(UNIT_RUN) $(SCENARIO_RUN) $(SYSTEM_RUN)
+UNIT_RUN     = $(UNIT_SRC:tests/unit/%.c=$(TEST_OUT)/tests/unit/%)
+SCENARIO_RUN = $(if $(and $(FAKE_SRC),$(SCENARIO)),"$(TEST_OUT)/tests/scenario $(SCENARIO)")
+SYSTEM_RUN   = $(SYSTEM:%="$(PYTHON) %")
+
+unit: ## the unit tests alone
+	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) $(UNIT_RUN)
+	@tests/run -j $(JOBS) $(UNIT_RUN)
+scenarios: ## the scenario tests alone
+	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) $(TEST_OUT)/tests/scenario
+	@tests/run $(SCENARIO_RUN)
+system: ## the tests from outside alone: vectors, clients, faults
+	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) $(TEST_OUT)/sallyport
+	@SALLYPORT=$(TEST_OUT)/sallyport tests/run -j $(JOBS) $(SYSTEM_RUN)
+
+check: ## layers, generated docs, hosts, hardening, warnings of gcc and clang
+	@tools/deps check
+	@$(SUBMAKE) -j$(JOBS) build/sallyport
+	@tests/run -j $(JOBS) tests/check-layers tests/check-tree "tests/check-binary build/sallyport" tests/check-warnings
+
+lint: ## clang-tidy and cppcheck
+	@tools/deps lint
+	@tests/lint $(LIB_SRC) $(CMD_SRC)
+
+format: ## clang-format all C files
+	clang-format -i $$(git ls-files '*.[ch]')
+
+fuzz: ## F=NAME T=SECONDS: one fuzz target (all without F), with its corpus
+	@tools/deps fuzz
+	@tests/fuzz-run "$(if $(F),$(F),$(FUZZ))" "$(or $(T),60)"
+
+install: build/sallyport ## PREFIX=/usr/local DESTDIR=
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sallyport/policies
+	install -m 0755 build/sallyport $(DESTDIR)$(PREFIX)/bin/sallyport
+	install -m 0644 $(wildcard policies/*.json) $(DESTDIR)$(PREFIX)/share/sallyport/policies/
+
+# For clang's fuzzer: the library with coverage, then a target of tests/fuzz. Called by tests/fuzz-run.
+$(OUT)/bin/%: $(OUT)/tests/fuzz/%_fuzz.o $(OUT)/libsallyport.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(OUT)/libsallyport.a $(LIBS)
