@@ -1,0 +1,710 @@
+/* A connected byte stream on bare libevent events: readiness towards the owner, TCP or TLS underneath. The owner holds the
+ * buffers; a stream holds none but what OpenSSL needs while a record is under way. A stream is freed at the end of the
+ * turn, its descriptor is closed at once. It never calls its owner from inside a call that the owner makes.
+ *
+ * What the socket is asked for is computed in one place, stream_rearm. Reading is armed once and then left armed: the
+ * owner's "no more for now" costs a system call only if bytes really arrive meanwhile. Writing is disarmed at once, as a
+ * socket is nearly always writable. */
+#include "sallyport/net/stream.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <unistd.h>
+
+#include "sallyport/base/mem.h"
+
+#define IOV_TOTAL 64           /* pieces taken of one call; the rest is the next call's */
+#define TLS_RECORD 16384       /* payload of a record, RFC 8446 section 5.1 */
+#define TLS_COPY_BELOW 4096    /* shorter pieces are gathered into one record */
+#define FIRST_MAX (1024 * 1024) /* an owner's bug if it is more */
+
+/* What TLS adds; plain streams have none of it. */
+struct tls_side {
+    SSL *ssl;
+    char *first;               /* bytes read before TLS began; the BIO serves them before the socket's */
+    size_t first_at, first_len;
+    size_t blocked_len;        /* bytes of the SSL_write that must be repeated with at least as many; 0: none */
+    bool handshaking;
+    bool handshake_wants_write, read_wants_write, write_wants_read;
+    bool ended;                /* close_notify was read */
+    bool socket_ended;         /* the BIO has seen FIN */
+    bool closing;              /* close_notify is still to be written */
+};
+
+struct stream {
+    struct loop *loop;
+    stream_fn *on_event;
+    void *owner;
+    struct tls_side *tls;
+    struct event read_event;
+    struct event *write_event; /* made when it is first needed: most idle streams never wait for room */
+    struct deferred again;     /* the next event that no socket will announce */
+    struct timer deadline;
+    int64_t deadline_at_ms;    /* 0: none. The timer may run for an earlier time and is then started anew */
+    int fd;
+    short armed;               /* EV_READ, EV_WRITE as libevent knows it */
+    uint16_t peer_port;
+    struct addr peer;
+    bool peer_known;
+    bool want_read, want_write;
+    bool in_event;             /* inside the owner's callback: rearm once, after it */
+    bool write_broken;         /* writing failed; what the peer sent before can still be read */
+    bool failed, failure_told;
+    bool freed;
+};
+
+static void on_socket_readable(evutil_socket_t fd, short what, void *arg);
+static void on_socket_writable(evutil_socket_t fd, short what, void *arg);
+static void on_again(void *arg);
+
+/* --- waiting ----------------------------------------------------------------------------------------------------- */
+
+/* Bytes, or the end, that can be had without the socket. */
+static bool
+stream_has_pending(const struct stream *s)
+{
+    const struct tls_side *t = s->tls;
+    return t && (SSL_pending(t->ssl) > 0 || t->first_at < t->first_len || t->ended);
+}
+
+static short
+stream_interest(const struct stream *s)
+{
+    const struct tls_side *t = s->tls;
+    if (s->freed || s->failed)
+        return 0;
+    if (!t)
+        return (short)((s->want_read ? EV_READ : 0) | (s->want_write ? EV_WRITE : 0));
+    if (t->handshaking)
+        return t->handshake_wants_write ? EV_WRITE : EV_READ;
+    short need = 0;
+    if (s->want_read)
+        need |= t->read_wants_write ? EV_WRITE : EV_READ;
+    if (s->want_write)
+        need |= t->write_wants_read ? EV_READ : EV_WRITE;
+    if (t->closing)
+        need |= EV_WRITE;
+    return need;
+}
+
+static void
+stream_arm(struct stream *s, short which, bool on)
+{
+    if (which == EV_WRITE && !s->write_event) {
+        s->write_event = event_new(loop_base(s->loop), s->fd, EV_WRITE | EV_PERSIST, on_socket_writable, s);
+        if (!s->write_event)
+            abort();
+    }
+    struct event *e = which == EV_READ ? &s->read_event : s->write_event;
+    if (on) {
+        if (event_add(e, NULL) != 0)
+            abort();
+        s->armed |= which;
+    } else {
+        event_del(e);
+        s->armed &= (short)~which;
+    }
+}
+
+/* Brings what libevent waits for into line with what the stream waits for. `fired` has what has just fired: reading that
+ * nobody wants is disarmed only then. */
+static void
+stream_rearm(struct stream *s, short fired)
+{
+    if (s->freed || s->in_event)
+        return;
+    short need = stream_interest(s);
+    if ((need & EV_READ) && !(s->armed & EV_READ))
+        stream_arm(s, EV_READ, true);
+    else if (!(need & EV_READ) && (s->armed & EV_READ) && ((fired & EV_READ) || s->failed))
+        stream_arm(s, EV_READ, false);
+    if (((need ^ s->armed) & EV_WRITE) != 0)
+        stream_arm(s, EV_WRITE, (need & EV_WRITE) != 0);
+    /* A broken write side is told when reading will not tell it. */
+    bool failure = (s->failed || (s->write_broken && !s->want_read)) && !s->failure_told;
+    bool starting = s->tls && s->tls->handshaking && s->tls->first_at < s->tls->first_len;
+    bool retell = s->want_read && !s->failed && stream_has_pending(s) && !(s->tls->handshaking);
+    if ((failure || starting || retell) && !list_linked(&s->again.node))
+        loop_defer(s->loop, &s->again, on_again, s);
+}
+
+static void
+stream_emit(struct stream *s, enum stream_event event)
+{
+    if (s->freed || !s->on_event)
+        return;
+    s->in_event = true;
+    s->on_event(s->owner, event);
+    s->in_event = false;
+}
+
+/* Remembers the failure; the owner hears of it once, from the loop, unless it frees the stream first. */
+static enum stream_io
+stream_fail(struct stream *s)
+{
+    s->failed = true;
+    stream_rearm(s, 0);
+    return STREAM_ERROR;
+}
+
+/* --- TLS: a BIO over the descriptor, with the bytes that came first in front -------------------------------------- */
+
+static int
+bio_read(BIO *bio, char *out, int size)
+{
+    struct stream *s = BIO_get_data(bio);
+    struct tls_side *t = s->tls;
+    BIO_clear_retry_flags(bio);
+    if (size <= 0)
+        return 0;
+    if (t->first_at < t->first_len) {
+        size_t n = t->first_len - t->first_at;
+        if (n > (size_t)size)
+            n = (size_t)size;
+        memcpy(out, t->first + t->first_at, n);
+        t->first_at += n;
+        return (int)n;
+    }
+    ssize_t n;
+    do
+        n = recv(s->fd, out, (size_t)size, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == EAGAIN)
+        BIO_set_retry_read(bio);
+    if (n == 0)
+        t->socket_ended = true;
+    return (int)n;
+}
+
+static int
+bio_write(BIO *bio, const char *data, int len)
+{
+    struct stream *s = BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    ssize_t n;
+    do
+        n = send(s->fd, data, len > 0 ? (size_t)len : 0, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && (errno == EAGAIN || errno == ENOBUFS))
+        BIO_set_retry_write(bio);
+    return (int)n;
+}
+
+static long
+bio_ctrl(BIO *bio, int command, long num, void *ptr)
+{
+    struct stream *s = BIO_get_data(bio);
+    (void)num;
+    (void)ptr;
+    if (command == BIO_CTRL_FLUSH)
+        return 1;
+    if (command == BIO_CTRL_EOF)
+        return s && s->tls && s->tls->socket_ended;
+    return 0;
+}
+
+static BIO_METHOD *
+stream_bio_method(void)
+{
+    static BIO_METHOD *method; /* one a process, for life */
+    if (method)
+        return method;
+    method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "stream");
+    if (!method || !BIO_meth_set_read(method, bio_read) || !BIO_meth_set_write(method, bio_write) ||
+        !BIO_meth_set_ctrl(method, bio_ctrl))
+        abort();
+    return method;
+}
+
+/* Files the result of an SSL call away; STREAM_ERROR has failed the stream. */
+static enum stream_io
+tls_result(struct stream *s, int ret, bool *wants_other, int other)
+{
+    int e = SSL_get_error(s->tls->ssl, ret);
+    if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE) {
+        *wants_other = e == other;
+        return STREAM_AGAIN;
+    }
+    if (e == SSL_ERROR_ZERO_RETURN) {
+        s->tls->ended = true;
+        return STREAM_EOF;
+    }
+    /* Also FIN without close_notify: an end that anybody on the way can forge is not an orderly one. */
+    ERR_clear_error();
+    return stream_fail(s);
+}
+
+static void
+tls_shutdown_step(struct stream *s)
+{
+    struct tls_side *t = s->tls;
+    bool ignored = false;
+    ERR_clear_error();
+    int n = SSL_shutdown(t->ssl);
+    if (n < 0) {
+        enum stream_io io = tls_result(s, n, &ignored, SSL_ERROR_WANT_READ);
+        t->closing = io == STREAM_AGAIN;
+        if (io != STREAM_EOF)
+            return;
+    }
+    t->closing = false;
+    shutdown(s->fd, SHUT_WR);
+}
+
+static void
+tls_handshake_step(struct stream *s)
+{
+    struct tls_side *t = s->tls;
+    ERR_clear_error();
+    int n = SSL_do_handshake(t->ssl);
+    if (n != 1) {
+        if (tls_result(s, n, &t->handshake_wants_write, SSL_ERROR_WANT_WRITE) == STREAM_EOF)
+            stream_fail(s);
+        return;
+    }
+    t->handshaking = false;
+    stream_emit(s, STREAM_SECURED);
+}
+
+static void
+stream_begin_tls(struct stream *s, SSL_CTX *context, struct slice first)
+{
+    assert(!s->tls && first.len <= FIRST_MAX);
+    struct tls_side *t = mem_zalloc(sizeof *t);
+    BIO *bio = BIO_new(stream_bio_method());
+    t->ssl = SSL_new(context);
+    if (!t->ssl || !bio)
+        abort();
+    if (first.len > 0) {
+        t->first = mem_alloc(first.len);
+        memcpy(t->first, first.ptr, first.len);
+        t->first_len = first.len;
+    }
+    t->handshaking = true;
+    s->tls = t;
+    BIO_set_data(bio, s);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(t->ssl, bio, bio);
+    SSL_set_mode(t->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                             SSL_MODE_RELEASE_BUFFERS);
+}
+
+void
+stream_accept_tls(struct stream *s, SSL_CTX *context, struct slice first)
+{
+    stream_begin_tls(s, context, first);
+    SSL_set_accept_state(s->tls->ssl);
+    stream_rearm(s, 0);
+}
+
+/* The name that is sent is the name that the certificate must bear; a literal is sent to nobody (RFC 6066 section 3) but
+ * must be in the certificate all the same. */
+static bool
+tls_expect_name(SSL *ssl, const char *name)
+{
+    struct addr literal;
+    if (!name)
+        return SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE; /* verified against no name at all: never */
+    if (addr_parse(slice_str(name), &literal))
+        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1;
+    SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    return SSL_set_tlsext_host_name(ssl, name) == 1 && SSL_set1_host(ssl, name) == 1;
+}
+
+void
+stream_connect_tls(struct stream *s, SSL_CTX *context, const char *server_name)
+{
+    stream_begin_tls(s, context, slice_of(NULL, 0));
+    SSL_set_connect_state(s->tls->ssl);
+    s->tls->handshake_wants_write = true; /* the client speaks first */
+    if (!tls_expect_name(s->tls->ssl, server_name))
+        stream_fail(s);
+    stream_rearm(s, 0);
+}
+
+static enum stream_io
+tls_read(struct stream *s, void *data, size_t size, size_t *ret_len)
+{
+    struct tls_side *t = s->tls;
+    if (t->handshaking)
+        return STREAM_AGAIN;
+    if (t->ended)
+        return STREAM_EOF;
+    size_t total = 0;
+    enum stream_io io = STREAM_DONE;
+    /* A record at a time is what OpenSSL gives; the owner's buffer may hold several. */
+    while (total < size && io == STREAM_DONE) {
+        size_t n = 0;
+        ERR_clear_error();
+        int ret = SSL_read_ex(t->ssl, (char *)data + total, size - total, &n);
+        t->read_wants_write = false;
+        if (ret == 1)
+            total += n;
+        else
+            io = tls_result(s, ret, &t->read_wants_write, SSL_ERROR_WANT_WRITE);
+    }
+    if (total == 0)
+        return io;
+    *ret_len = total; /* an end or a failure is seen by the next read */
+    return STREAM_DONE;
+}
+
+/* The next bytes for one record: a long piece as it is, short ones copied together. */
+static struct slice
+tls_next_piece(const struct tls_side *t, const struct iovec *iov, int count, size_t skip)
+{
+    static char gathered[TLS_RECORD]; /* one thread, and used up before the call returns */
+    size_t enough = t->blocked_len > TLS_COPY_BELOW ? t->blocked_len : TLS_COPY_BELOW;
+    size_t have = 0;
+    for (int i = 0; i < count && have < sizeof gathered; i++) {
+        size_t len = iov[i].iov_len;
+        if (skip >= len) {
+            skip -= len;
+            continue;
+        }
+        const char *from = (const char *)iov[i].iov_base + skip;
+        len -= skip;
+        skip = 0;
+        if (have == 0 && (len >= enough || i == count - 1))
+            return slice_of(from, len);
+        if (len > sizeof gathered - have)
+            len = sizeof gathered - have;
+        memcpy(gathered + have, from, len);
+        have += len;
+    }
+    return slice_of(gathered, have);
+}
+
+static enum stream_io
+tls_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_len)
+{
+    struct tls_side *t = s->tls;
+    if (t->handshaking)
+        return STREAM_AGAIN;
+    size_t total = 0;
+    enum stream_io io = STREAM_DONE;
+    for (;;) {
+        struct slice piece = tls_next_piece(t, iov, count, total);
+        if (piece.len == 0)
+            break;
+        size_t n = 0;
+        ERR_clear_error();
+        int ret = SSL_write_ex(t->ssl, piece.ptr, piece.len, &n);
+        t->write_wants_read = false;
+        t->blocked_len = 0;
+        if (ret != 1) {
+            io = tls_result(s, ret, &t->write_wants_read, SSL_ERROR_WANT_READ);
+            if (io == STREAM_AGAIN)
+                t->blocked_len = piece.len < TLS_RECORD ? piece.len : TLS_RECORD;
+            break;
+        }
+        total += n;
+    }
+    if (total > 0 || io == STREAM_DONE) {
+        *ret_len = total;
+        return STREAM_DONE;
+    }
+    return io == STREAM_EOF ? stream_fail(s) : io;
+}
+
+static void
+tls_free(struct tls_side *t)
+{
+    if (!t)
+        return;
+    SSL_free(t->ssl);
+    if (t->first)
+        mem_wipe(t->first, t->first_len);
+    free(t->first);
+    free(t);
+}
+
+/* --- events ------------------------------------------------------------------------------------------------------ */
+
+static void
+stream_fired(struct stream *s, short fired)
+{
+    struct tls_side *t = s->tls;
+    if (t && t->handshaking) {
+        tls_handshake_step(s);
+        stream_rearm(s, fired);
+        return;
+    }
+    if (t && t->closing && (fired & EV_WRITE))
+        tls_shutdown_step(s);
+    short read_on = t && t->read_wants_write ? EV_WRITE : EV_READ;
+    short write_on = t && t->write_wants_read ? EV_READ : EV_WRITE;
+    if (s->want_read && !s->failed && (fired & read_on))
+        stream_emit(s, STREAM_READABLE);
+    /* The owner may have freed the stream, or begun TLS on it. */
+    bool begun = s->tls && s->tls->handshaking;
+    if (s->want_write && !s->failed && !s->freed && !begun && (fired & write_on))
+        stream_emit(s, STREAM_WRITABLE);
+    stream_rearm(s, fired);
+}
+
+static void
+on_socket_readable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    stream_fired(arg, EV_READ);
+}
+
+static void
+on_socket_writable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    stream_fired(arg, EV_WRITE);
+}
+
+/* What no socket will announce: a failure, a handshake whose first bytes are here already, bytes already decrypted. */
+static void
+on_again(void *arg)
+{
+    struct stream *s = arg;
+    if (s->failed || (s->write_broken && !s->want_read)) {
+        bool told = s->failure_told;
+        s->failure_told = true;
+        if (!told)
+            stream_emit(s, STREAM_FAILED);
+    } else if (s->tls && s->tls->handshaking) {
+        tls_handshake_step(s);
+    } else if (s->want_read && stream_has_pending(s)) {
+        stream_emit(s, STREAM_READABLE);
+    }
+    stream_rearm(s, 0);
+}
+
+static void
+on_deadline(void *arg)
+{
+    struct stream *s = arg;
+    int64_t left = s->deadline_at_ms - loop_now_ms(s->loop);
+    if (left > 0) { /* it was moved while the timer ran */
+        timer_start(s->loop, &s->deadline, left, on_deadline, s);
+        return;
+    }
+    s->deadline_at_ms = 0;
+    stream_emit(s, STREAM_TIMEOUT);
+    stream_rearm(s, 0);
+}
+
+/* --- life -------------------------------------------------------------------------------------------------------- */
+
+struct stream *
+stream_new(struct loop *loop, int fd, stream_fn *on_event, void *owner)
+{
+    struct stream *s = mem_zalloc(sizeof *s);
+    s->loop = loop;
+    s->fd = fd;
+    s->on_event = on_event;
+    s->owner = owner;
+    if (event_assign(&s->read_event, loop_base(loop), fd, EV_READ | EV_PERSIST, on_socket_readable, s) != 0)
+        abort();
+    return s;
+}
+
+void
+stream_free(struct stream *s)
+{
+    if (!s || s->freed)
+        return;
+    s->freed = true;
+    s->on_event = NULL;
+    event_del(&s->read_event);
+    if (s->write_event)
+        event_free(s->write_event);
+    s->write_event = NULL;
+    loop_cancel(s->loop, &s->again);
+    timer_stop(&s->deadline);
+    tls_free(s->tls);
+    s->tls = NULL;
+    close(s->fd);
+    s->fd = -1;
+    loop_free_later(s->loop, s, free);
+}
+
+void
+stream_reset(struct stream *s)
+{
+    if (!s || s->freed)
+        return;
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    stream_free(s);
+}
+
+void
+stream_set_owner(struct stream *s, stream_fn *on_event, void *owner)
+{
+    s->on_event = on_event;
+    s->owner = owner;
+}
+
+void
+stream_want(struct stream *s, bool readable, bool writable)
+{
+    s->want_read = readable;
+    s->want_write = writable;
+    stream_rearm(s, 0);
+}
+
+/* --- bytes ------------------------------------------------------------------------------------------------------- */
+
+static enum stream_io
+plain_read(struct stream *s, void *data, size_t size, size_t *ret_len)
+{
+    ssize_t n;
+    do
+        n = recv(s->fd, data, size, 0);
+    while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        *ret_len = (size_t)n;
+        return STREAM_DONE;
+    }
+    if (n == 0)
+        return STREAM_EOF;
+    return errno == EAGAIN ? STREAM_AGAIN : stream_fail(s);
+}
+
+static enum stream_io
+plain_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_len)
+{
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    ssize_t n;
+    do
+        n = sendmsg(s->fd, &msg, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0) {
+        *ret_len = (size_t)n;
+        return STREAM_DONE;
+    }
+    if (errno == EAGAIN || errno == ENOBUFS)
+        return STREAM_AGAIN;
+    /* A server may answer and close before it has read everything: its answer is still there to be read. */
+    s->write_broken = true;
+    stream_rearm(s, 0);
+    return STREAM_ERROR;
+}
+
+enum stream_io
+stream_read(struct stream *s, void *data, size_t size, size_t *ret_len)
+{
+    assert(size > 0);
+    if (s->failed || s->freed)
+        return STREAM_ERROR;
+    enum stream_io io = s->tls ? tls_read(s, data, size, ret_len) : plain_read(s, data, size, ret_len);
+    if (s->tls)
+        stream_rearm(s, 0); /* what TLS waits for may have turned round */
+    return io;
+}
+
+enum stream_io
+stream_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_len)
+{
+    if (s->failed || s->freed || s->write_broken)
+        return STREAM_ERROR;
+    if (count > IOV_TOTAL)
+        count = IOV_TOTAL;
+    enum stream_io io = s->tls ? tls_write(s, iov, count, ret_len) : plain_write(s, iov, count, ret_len);
+    if (s->tls)
+        stream_rearm(s, 0);
+    return io;
+}
+
+enum stream_io
+stream_write_slice(struct stream *s, struct slice data, size_t *ret_len)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)data.ptr, .iov_len = data.len};
+    return stream_write(s, &iov, 1, ret_len);
+}
+
+void
+stream_shutdown_write(struct stream *s)
+{
+    if (s->failed || s->freed || s->write_broken)
+        return;
+    if (!s->tls || s->tls->handshaking) {
+        shutdown(s->fd, SHUT_WR);
+        return;
+    }
+    tls_shutdown_step(s);
+    stream_rearm(s, 0);
+}
+
+SSL *
+stream_tls(struct stream *s)
+{
+    return s->tls ? s->tls->ssl : NULL;
+}
+
+int
+stream_raw_fd(struct stream *s)
+{
+    return s->tls ? -1 : s->fd;
+}
+
+/* --- deadline, peer, options ------------------------------------------------------------------------------------- */
+
+/* Moving a deadline further away, which every byte of a tunnel does, costs a store: the timer that runs is left to fire
+ * early and is then started for the rest. */
+void
+stream_set_deadline(struct stream *s, int64_t at_ms)
+{
+    int64_t before = s->deadline_at_ms;
+    s->deadline_at_ms = at_ms;
+    if (at_ms == 0) {
+        timer_stop(&s->deadline);
+        return;
+    }
+    if (timer_running(&s->deadline) && before != 0 && at_ms >= before)
+        return;
+    timer_start(s->loop, &s->deadline, at_ms - loop_now_ms(s->loop), on_deadline, s);
+}
+
+struct addr
+stream_peer(struct stream *s, uint16_t *ret_port)
+{
+    if (!s->peer_known) { /* kept: a peer that has reset its side is no longer told by the kernel */
+        struct sockaddr_storage sa = {0};
+        socklen_t len = sizeof sa;
+        if (getpeername(s->fd, (struct sockaddr *)&sa, &len) != 0 ||
+            !addr_from_sockaddr((struct sockaddr *)&sa, &s->peer, &s->peer_port)) {
+            s->peer = (struct addr){0};
+            s->peer_port = 0;
+        }
+        s->peer_known = true;
+    }
+    if (ret_port)
+        *ret_port = s->peer_port;
+    return s->peer;
+}
+
+void
+stream_set_peer(struct stream *s, const struct addr *a, uint16_t port)
+{
+    s->peer = *a;
+    s->peer_port = port;
+    s->peer_known = true;
+}
+
+/* Fails on unix sockets and is not meant for them. */
+void
+stream_tune(struct stream *s)
+{
+    int on = 1, idle_s = 60, interval_s = 20, probes = 3, unacked_ms = 120000;
+    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(s->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    /* 60 s and three probes of 20 s: a peer that vanished is noticed after two minutes, with or without bytes unacked. */
+    setsockopt(s->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
+}
