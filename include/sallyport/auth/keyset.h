@@ -8,6 +8,7 @@
 #include "sallyport/base/slice.h"
 
 #define KEYSET_MAX_KEYS 64
+#define KEYSET_KID_MAX 256 /* bytes */
 
 enum jwa { JWA_NONE = 0, JWA_ES256, JWA_ES384, JWA_RS256, JWA_EDDSA, JWA_HS256 };
 
@@ -29,5 +30,7 @@ const struct key *keyset_find(const struct keyset *ks, struct slice kid);
 enum jwa key_alg(const struct key *key);
 /* True when sig (JWS form: r||s for ECDSA, RFC 7518 section 3.4) is key's signature over input. */
 bool key_verify(const struct key *key, struct slice input, struct slice sig);
+/* OpenSSL's key (EVP_PKEY), borrowed; NULL for HMAC. For mint only. */
+struct evp_pkey_st *key_public(const struct key *key);
 
 #endif

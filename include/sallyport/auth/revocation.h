@@ -8,6 +8,8 @@
 #include "sallyport/auth/identity.h"
 #include "sallyport/base/err.h"
 
+#define REVOCATIONS_MAX 1000000 /* entries of one list */
+
 struct revocations;
 struct revocations *revocations_parse(struct slice json, const char *name, struct err *err); /* empty text: empty list */
 struct revocations *revocations_ref(struct revocations *r);

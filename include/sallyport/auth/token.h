@@ -18,6 +18,10 @@ struct token_rules {
 /* Form, key, signature, claims, in that order; no time but the claims' own relations (exp > iat, lifetime). On REASON_OK *ret is a new
  * reference. err (may be NULL) gets the sentence that `token show` prints. */
 enum reason token_verify(const struct token_rules *rules, const struct keyset *keys, struct slice token, struct identity **ret, struct err *err);
+/* What a token says without anybody having looked at its signature: for `token show`, never for a decision. *ret_header and
+ * *ret_claims are JSON texts (heap, NULL where unreadable); *ret is a new reference where the claims are acceptable,
+ * else NULL with the reason and err. */
+enum reason token_peek(const struct token_rules *rules, struct slice token, char **ret_header, char **ret_claims, struct identity **ret, struct err *err);
 /* Checks against the time: expired, not yet valid (nbf and iat), with leeway. */
 enum reason token_check_time(const struct token_rules *rules, const struct identity *id, int64_t now_s);
 /* The digest of the signing input of a token that has three segments; false otherwise. For caches only. */
