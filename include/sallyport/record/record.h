@@ -53,5 +53,8 @@ bool record_draft(struct buf *out, enum record_format format, const struct recor
  * put into the `repeated` record. */
 bool record_fold_key(struct buf *out, const struct record *r);
 const char *record_event_text(enum record_event e);
+/* The event of a draft in either format; RECORD_NONE when it is none. What a worker may not say (start, stop, checkpoint,
+ * reload, revoke) the recorder refuses by this. */
+enum record_event record_draft_event(struct slice draft);
 
 #endif

@@ -1,0 +1,225 @@
+/* The hash chain: a draft becomes a line that carries its number, the hash of the line before and
+ * its own hash, so that an edit, a removal or a reordering breaks it at a place that can be named.
+ * Drafts come from processes that may be taken over: what could break a line or claim a place in
+ * the chain is refused here. Opens nothing. */
+#include "sallyport/record/chain.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sallyport/base/encoding.h"
+#include "sallyport/record/record.h"
+
+#define HEX_LEN (SHA256_HEX_SIZE - 1)
+#define PREV_KEY ",\"prev\":\""
+#define HASH_KEY ",\"hash\":\""
+#define SEQ_KEY ",\"seq\":"
+/* `,"hash":"…"` */
+#define HASH_MEMBER_LEN (sizeof HASH_KEY - 1 + HEX_LEN + 1)
+#define PREV_MEMBER_LEN (sizeof PREV_KEY - 1 + HEX_LEN + 1)
+#define SEQ_MAX (UINT64_MAX - 1)
+
+void
+chain_init(struct chain *c)
+{
+    c->next_seq = 1;
+    memset(c->prev, '0', HEX_LEN);
+    c->prev[HEX_LEN] = '\0';
+}
+
+static bool
+at_least(struct slice s, size_t at, const char *text)
+{
+    return slice_starts_with(slice_of(s.ptr + at, s.len - at), text);
+}
+
+/* `"ts":"` and 27 characters of time in quotes. */
+static bool
+has_ts(struct slice s)
+{
+    return s.len >= RECORD_TS_LEN && at_least(s, 0, "\"ts\":\"") &&
+           s.ptr[RECORD_TS_LEN - 1] == '"' && s.ptr[RECORD_TS_LEN - 2] == 'Z';
+}
+
+/* The chain's own member names; elsewhere in a line they would contradict it. */
+static bool
+is_chain_key(struct slice s)
+{
+    return slice_starts_with(s, "\"seq\":") || slice_starts_with(s, "\"prev\":") ||
+           slice_starts_with(s, "\"hash\":");
+}
+
+/* Past the closing quote of the string that opens at i, or 0. */
+static size_t
+skip_string(struct slice s, size_t i)
+{
+    for (i++; i < s.len; i++) {
+        if (s.ptr[i] == '\\')
+            i++;
+        else if (s.ptr[i] == '"')
+            return i + 1;
+    }
+    return 0;
+}
+
+/* Printable, strings closed, brackets closed and never below the draft's own level, no member of
+ * the chain. That it is JSON in every detail is the worker's business: the chain needs only that
+ * the line is one line and ends where it should. */
+static bool
+is_sound(struct slice draft)
+{
+    int depth = 0;
+    for (size_t i = 0; i < draft.len; i++) {
+        if (draft.ptr[i] < 0x20 || draft.ptr[i] > 0x7e)
+            return false;
+    }
+    for (size_t i = 0; i < draft.len;) {
+        char c = draft.ptr[i];
+        if (c == '"') {
+            if (is_chain_key(slice_of(draft.ptr + i, draft.len - i)))
+                return false;
+            if ((i = skip_string(draft, i)) == 0)
+                return false;
+            continue;
+        }
+        if (c == '{' || c == '[')
+            depth++;
+        else if ((c == '}' || c == ']') && --depth < 0)
+            return false;
+        i++;
+    }
+    return depth == 0;
+}
+
+/* Hash of the line as it reads without `,"hash":"…"`. */
+static void
+line_hash(struct slice before_hash, char out[SHA256_HEX_SIZE])
+{
+    unsigned char digest[SHA256_SIZE];
+    sha256_two(before_hash, slice_of("}", 1), digest);
+    hex_encode(digest, sizeof digest, out);
+}
+
+bool
+chain_append(struct chain *c, struct buf *out, struct slice draft)
+{
+    char seq[32], hash[SHA256_HEX_SIZE];
+    if (!has_ts(draft) || draft.len > RECORD_LINE_MAX || c->next_seq > SEQ_MAX || !is_sound(draft))
+        return false;
+    int seq_len = snprintf(seq, sizeof seq, SEQ_KEY "%" PRIu64, c->next_seq);
+    size_t len = 1 + draft.len + (size_t)seq_len + PREV_MEMBER_LEN + HASH_MEMBER_LEN + 1;
+    if (len > RECORD_LINE_MAX)
+        return false;
+    char *line = buf_reserve(out, len + 1), *at = line;
+    if (!line)
+        return false;
+    *at++ = '{';
+    at = mempcpy(at, draft.ptr, RECORD_TS_LEN);
+    at = mempcpy(at, seq, (size_t)seq_len);
+    at = mempcpy(at, draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN);
+    at = mempcpy(at, PREV_KEY, sizeof PREV_KEY - 1);
+    at = mempcpy(at, c->prev, HEX_LEN);
+    *at++ = '"';
+    line_hash(slice_of(line, (size_t)(at - line)), hash);
+    at = mempcpy(at, HASH_KEY, sizeof HASH_KEY - 1);
+    at = mempcpy(at, hash, HEX_LEN);
+    memcpy(at, "\"}\n", 3);
+    buf_commit(out, len + 1);
+    memcpy(c->prev, hash, sizeof hash);
+    c->next_seq++;
+    return true;
+}
+
+/* The value of a member that must stand at `at`: key, 64 digits, quote. */
+static bool
+read_hex_member(struct slice line, size_t at, const char *key, char ret[SHA256_HEX_SIZE])
+{
+    unsigned char ignored[SHA256_SIZE];
+    size_t key_len = strlen(key);
+    if (!at_least(line, at, key) || line.ptr[at + key_len + HEX_LEN] != '"')
+        return false;
+    struct slice hex = slice_of(line.ptr + at + key_len, HEX_LEN);
+    if (!hex_decode(hex, ignored, sizeof ignored))
+        return false;
+    memcpy(ret, hex.ptr, HEX_LEN);
+    ret[HEX_LEN] = '\0';
+    return true;
+}
+
+bool
+chain_read_line(struct slice line, uint64_t *ret_seq, char ret_prev[SHA256_HEX_SIZE],
+                char ret_hash[SHA256_HEX_SIZE])
+{
+    char prev[SHA256_HEX_SIZE], hash[SHA256_HEX_SIZE];
+    size_t seq_at = 1 + RECORD_TS_LEN + sizeof SEQ_KEY - 1, digits = 0;
+    unsigned long long seq;
+    if (line.len < seq_at + 1 + PREV_MEMBER_LEN + HASH_MEMBER_LEN + 1 || line.len > RECORD_LINE_MAX)
+        return false;
+    if (line.ptr[0] != '{' || line.ptr[line.len - 1] != '}' ||
+        !has_ts(slice_of(line.ptr + 1, line.len - 1)) ||
+        !at_least(line, 1 + RECORD_TS_LEN, SEQ_KEY))
+        return false;
+    while (line.ptr[seq_at + digits] >= '0' && line.ptr[seq_at + digits] <= '9')
+        digits++; /* ends at the latest at the closing brace */
+    if (!slice_parse_uint(slice_of(line.ptr + seq_at, digits), SEQ_MAX, &seq) || seq == 0 ||
+        line.ptr[seq_at + digits] != ',')
+        return false;
+    size_t hash_at = line.len - 1 - HASH_MEMBER_LEN, prev_at = hash_at - PREV_MEMBER_LEN;
+    if (!read_hex_member(line, prev_at, PREV_KEY, prev) ||
+        !read_hex_member(line, hash_at, HASH_KEY, hash))
+        return false;
+    *ret_seq = seq;
+    memcpy(ret_prev, prev, sizeof prev);
+    memcpy(ret_hash, hash, sizeof hash);
+    return true;
+}
+
+static bool
+is_zeros(const char *hex)
+{
+    return strspn(hex, "0") == HEX_LEN;
+}
+
+enum chain_fault
+chain_check_line(struct chain *c, struct slice line, bool first_of_all)
+{
+    uint64_t seq;
+    char prev[SHA256_HEX_SIZE], hash[SHA256_HEX_SIZE], computed[SHA256_HEX_SIZE];
+    if (!chain_read_line(line, &seq, prev, hash))
+        return CHAIN_NOT_A_RECORD;
+    line_hash(slice_of(line.ptr, line.len - 1 - HASH_MEMBER_LEN), computed);
+    if (strcmp(hash, computed) != 0)
+        return CHAIN_HASH;
+    if (first_of_all) {
+        if ((seq == 1) != is_zeros(prev))
+            return CHAIN_PREV;
+    } else if (seq != c->next_seq) {
+        return CHAIN_SEQ;
+    } else if (strcmp(prev, c->prev) != 0) {
+        return CHAIN_PREV;
+    }
+    c->next_seq = seq + 1;
+    memcpy(c->prev, hash, sizeof hash);
+    return CHAIN_OK;
+}
+
+const char *
+chain_fault_text(enum chain_fault f)
+{
+    switch (f) {
+    case CHAIN_OK:
+        return "the chain holds";
+    case CHAIN_NOT_A_RECORD:
+        return "the line is not a record";
+    case CHAIN_HASH:
+        return "the record's hash is not that of its bytes";
+    case CHAIN_PREV:
+        return "the record does not carry the hash of the one before";
+    case CHAIN_SEQ:
+        return "the record's number does not follow the one before";
+    case CHAIN_CHECKPOINT:
+        return "the checkpoint is not a true signature of the record before";
+    }
+    return "unknown fault";
+}
