@@ -53,7 +53,10 @@ void shared_close_tunnel(struct shared *s, unsigned worker, struct slice sandbox
 /* False when bytes_up is now used up. */
 bool shared_spend_bytes(struct shared *s, struct slice sandbox, const struct budget_limits *l, uint64_t n);
 void shared_worker_gone(struct shared *s, unsigned worker);
-/* Failed verifications by client address, over all workers: true when this address has had too many (60 a minute). */
-bool shared_note_failed_token(struct shared *s, struct slice client, int64_t wall_s);
+/* Failed signature checks by client address, over all workers. An address that has had SHARED_FAILED_TOKENS_PER_MINUTE of
+ * them is limited until the minute is over, so that guessing costs the guesser and not the gate. */
+#define SHARED_FAILED_TOKENS_PER_MINUTE 600
+void shared_note_failed_token(struct shared *s, struct slice client, int64_t wall_s);
+bool shared_failed_tokens_limited(struct shared *s, struct slice client, int64_t wall_s);
 
 #endif

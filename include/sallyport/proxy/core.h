@@ -1,0 +1,59 @@
+/* What the parts of the proxy layer share in one worker: struct proxy, and the listeners ("ports") that feed it.
+ * Only src/proxy includes this; everybody else has proxy/proxy.h. */
+#ifndef SALLYPORT_PROXY_CORE_H
+#define SALLYPORT_PROXY_CORE_H
+
+#include <openssl/ssl.h>
+
+#include "sallyport/base/list.h"
+#include "sallyport/net/listen.h"
+#include "sallyport/net/loop.h"
+#include "sallyport/net/resolve.h"
+#include "sallyport/proxy/journal.h"
+#include "sallyport/proxy/proxy.h"
+#include "sallyport/proxy/shared.h"
+#include "sallyport/proxy/snapshot.h"
+
+struct pool;
+
+/* One listening socket with what the settings say about it. */
+struct port {
+    struct list_node node;       /* in proxy.ports */
+    struct proxy *proxy;
+    char *name;
+    struct listener *listener;   /* NULL once draining */
+    SSL_CTX *tls;                /* NULL: plain */
+    const struct listener_settings *settings; /* of the present snapshot */
+    bool paused;                 /* by us: too many connections */
+};
+
+struct proxy {
+    struct loop *loop;
+    struct snapshot *snapshot;   /* the present one; exchanges hold their own reference */
+    struct journal *journal;
+    struct shared *shared;
+    unsigned worker;
+    size_t connections_max;
+    struct resolver *resolver;
+    char *resolver_servers;      /* the text it was made from: a reload keeps it while that is the same */
+    struct list old_resolvers;   /* replaced by a reload, kept until the end: lookups may be in flight */
+    struct list ports;
+    struct list clients;         /* connections that are not (yet) tunnels */
+    struct list exchanges;       /* all that have not finished */
+    struct pool *pool;           /* idle upstream connections of plain HTTP */
+    struct timer tick;           /* expiry and idle limits of live exchanges */
+    char *scratch;               /* PROXY_SCRATCH bytes for reads that need no buffer of their own */
+    bool draining;
+    void (*on_idle)(void *arg);
+    void *on_idle_arg;
+    struct deferred idle_check;
+};
+
+#define PROXY_SCRATCH 65536
+#define PROXY_TICK_MS 500
+
+/* Something ended: resumes accepting, and tells a drain that it may be over. */
+void proxy_settle(struct proxy *p);
+size_t proxy_connections(const struct proxy *p);
+
+#endif

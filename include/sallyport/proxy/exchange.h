@@ -1,0 +1,96 @@
+/* One request, one decision, one outcome (DESIGN section 4). exchange.c is the pipeline; tunnel.c and forward.c carry what
+ * it allowed; account.c writes its records. */
+#ifndef SALLYPORT_PROXY_EXCHANGE_H
+#define SALLYPORT_PROXY_EXCHANGE_H
+
+#include "sallyport/net/dial.h"
+#include "sallyport/net/resolve.h"
+#include "sallyport/base/random.h"
+#include "sallyport/proxy/client.h"
+
+struct tunnel;
+struct forward;
+struct parent;
+
+/* A state is a place where we wait. */
+enum exchange_state {
+    EXCHANGE_NEW = 0,
+    EXCHANGE_HANDING,   /* a record must be handed over before the next effect */
+    EXCHANGE_RESOLVING,
+    EXCHANGE_DIALING,
+    EXCHANGE_CHAINING,  /* the parent proxy has our CONNECT */
+    EXCHANGE_KEEPING,   /* the decision record must be kept before the first byte goes upstream */
+    EXCHANGE_PEEKING,   /* after the 200: the client's first bytes are looked at */
+    EXCHANGE_RELAYING,
+    EXCHANGE_SERVING,   /* plain HTTP */
+    EXCHANGE_CLOSING,
+    EXCHANGE_DONE,
+};
+
+enum exchange_kind { EXCHANGE_UNKNOWN = 0, EXCHANGE_CONNECT, EXCHANGE_FORWARD };
+
+struct exchange {
+    struct list_node node;           /* in proxy.exchanges */
+    struct proxy *proxy;
+    struct client *client;           /* NULL once a tunnel has taken its stream */
+    struct port *port;
+    struct snapshot *snapshot;       /* referenced */
+    struct identity *identity;       /* referenced; NULL until known */
+    const struct policy *policy;     /* the snapshot's */
+    enum exchange_state state;
+    enum exchange_kind kind;
+    struct arena *arena;             /* head and path; freed when relaying begins */
+    struct head head;                /* valid while arena is there */
+    struct slice raw_target;         /* as sent, for records of what has no canonical form */
+    struct slice path;
+    struct target target;            /* valid when has_target */
+    struct verdict verdict;
+    struct presentation from;        /* strings live as long as the port or in x5t */
+    char x5t[44];
+    char client_address[SOCKADDR_TEXT_SIZE];
+    char id[ULID_TEXT_SIZE];
+    int64_t started_ms, started_us;
+    int64_t active_ms;               /* last byte either way */
+    uint64_t ticket;                 /* of the decision record */
+    struct journal_wait wait;
+    struct resolve *resolve;
+    struct endpoints *endpoints;
+    struct dial *dial;
+    struct parent *parent;
+    struct stream *upstream;
+    struct addr address;             /* that was dialled */
+    struct tunnel *tunnel;
+    struct forward *forward;
+    uint64_t bytes_up, bytes_down;
+    uint64_t unspent_up;             /* of bytes_up, not yet taken from the budget */
+    enum reason reason;              /* why it ended, REASON_OK or what went wrong */
+    uint16_t status;                 /* of the answer that the client got */
+    const char *cause;               /* static text */
+    char *sni;                       /* of the hello; heap, NULL */
+    bool has_target, decided, holds_tunnel, pooled, retried;
+    bool denied_in_tunnel;           /* refused after the 200 */
+};
+
+/* A complete head has been read on c; bytes are copied. */
+void exchange_start(struct client *c, struct slice head);
+/* A head that cannot be parsed further: one exchange, refused. */
+void exchange_start_refused(struct client *c, struct slice raw, enum reason reason);
+/* The only writer of state: checks the transition. */
+void exchange_enter(struct exchange *x, enum exchange_state next);
+/* The only exit: close record once, everything released. Idempotent. `cause` is static text. */
+void exchange_finish(struct exchange *x, const char *cause);
+/* Ends it because of `reason`: a reply when the client can still get one, then exchange_finish. */
+void exchange_fail(struct exchange *x, enum reason reason, const char *detail);
+/* The client's connection failed or went away. */
+void exchange_client_gone(struct exchange *x);
+/* After a 200 the bytes show that this tunnel may not be: closed, recorded as a denial. */
+void exchange_deny_in_tunnel(struct exchange *x, enum reason reason);
+/* Bytes moved; false when the sandbox's byte budget is used up (the exchange has ended then). */
+bool exchange_count(struct exchange *x, uint64_t up, uint64_t down);
+/* By the clock and the present snapshot: still allowed? Ends it otherwise. */
+void exchange_recheck(struct exchange *x, bool snapshot_changed);
+struct budget_limits exchange_limits(const struct exchange *x);
+/* A fresh upstream connection for a forward whose pooled one was stale. */
+void exchange_redial(struct exchange *x);
+
+#endif

@@ -1,0 +1,18 @@
+/* Idle upstream connections of plain HTTP, reused only for the same sandbox, host and port. */
+#ifndef SALLYPORT_PROXY_POOL_H
+#define SALLYPORT_PROXY_POOL_H
+
+#include "sallyport/net/stream.h"
+#include "sallyport/proxy/exchange.h"
+
+#define POOL_MAX 1024        /* connections a worker */
+#define POOL_IDLE_MS 30000
+
+struct pool *pool_new(struct loop *loop);
+void pool_free(struct pool *p);
+void pool_flush(struct pool *p); /* a new snapshot: addresses must be judged again */
+/* NULL: none. The caller owns the stream. */
+struct stream *pool_take(struct pool *p, const struct exchange *x, struct addr *ret_address);
+void pool_put(struct pool *p, const struct exchange *x, struct stream *s); /* takes over the stream */
+
+#endif

@@ -1,0 +1,173 @@
+/* Records and counters of an exchange. What is said is decided here and nowhere else; how it is written is record/record.c's. */
+#include "sallyport/proxy/account.h"
+
+#include "sallyport/base/clock.h"
+#include "sallyport/base/mem.h"
+
+#define ACCOUNT_RAW_MAX 512 /* bytes of a target that has no canonical form, as shown in a record */
+
+static struct slice
+text(const char *s)
+{
+    return s ? slice_str(s) : slice_of(NULL, 0);
+}
+
+static struct slice
+entry_text(const struct exchange *x)
+{
+    return slice_str(x->kind == EXCHANGE_FORWARD ? "forward" : "connect");
+}
+
+/* "http" and "https" as far as they are known; a tunnel's inside is not, and goes by its port. */
+static struct slice
+scheme_text(const struct exchange *x)
+{
+    if (!x->has_target)
+        return text(NULL);
+    if (x->target.scheme == SCHEME_HTTP)
+        return slice_str("http");
+    return slice_str(x->kind == EXCHANGE_CONNECT ? "https" : "http");
+}
+
+static struct slice
+path_text(const struct exchange *x)
+{
+    if (!x->arena || x->kind != EXCHANGE_FORWARD || !x->path.ptr)
+        return text(NULL);
+    struct slice rest;
+    if (snapshot_settings(x->snapshot)->record_query)
+        return x->path;
+    return slice_split(x->path, '?', &rest);
+}
+
+static void
+fill_identity(const struct exchange *x, struct record *r)
+{
+    r->id = slice_str(x->id);
+    if (!x->identity)
+        return;
+    r->sandbox = text(x->identity->sub);
+    r->session = text(x->identity->session);
+    r->org = text(x->identity->org);
+    r->jti = text(x->identity->jti);
+    if (x->policy) {
+        r->policy = text(policy_name(x->policy));
+        r->policy_sha256 = text(policy_sha256(x->policy));
+    } else {
+        r->policy = text(x->identity->policy_name);
+    }
+}
+
+static void
+fill_target(const struct exchange *x, struct record *r)
+{
+    if (x->has_target) {
+        r->host = host_slice(&x->target.host);
+        r->port = x->target.port;
+    } else if (x->arena && x->raw_target.ptr) {
+        size_t len = x->raw_target.len;
+        r->host = slice_of(x->raw_target.ptr, len < ACCOUNT_RAW_MAX ? len : ACCOUNT_RAW_MAX);
+    }
+    r->scheme = scheme_text(x);
+}
+
+uint64_t
+account_resolve(struct exchange *x)
+{
+    struct record r = {.event = RECORD_RESOLVE, .wall_us = loop_wall_us(x->proxy->loop)};
+    fill_identity(x, &r);
+    fill_target(x, &r);
+    r.rule = text(x->verdict.rule);
+    return journal_add(x->proxy->journal, &r, false);
+}
+
+static void
+count_decision(struct exchange *x, enum reason reason)
+{
+    struct shared *shared = x->proxy->shared;
+    shared_count_request(shared, reason == REASON_OK, reason);
+    shared_observe(shared, HISTOGRAM_DECISION, clock_mono_us() - x->started_us);
+    if (reason == REASON_OK)
+        return;
+    struct denial d = {.wall_us = loop_wall_us(x->proxy->loop), .reason = (uint16_t)reason};
+    if (x->identity)
+        snprintf(d.sandbox, sizeof d.sandbox, "%.*s", (int)sizeof d.sandbox - 1, x->identity->sub);
+    if (x->policy)
+        snprintf(d.policy, sizeof d.policy, "%.*s", (int)sizeof d.policy - 1, policy_name(x->policy));
+    if (x->has_target) {
+        d.port = x->target.port;
+        snprintf(d.host, sizeof d.host, "%.*s", (int)sizeof d.host - 1, x->target.host.text);
+    }
+    shared_denial(shared, &d);
+}
+
+/* The addresses that were judged and will be tried. */
+static size_t
+fill_addresses(const struct exchange *x, struct addr *addrs, size_t max)
+{
+    size_t n = 0;
+    if (x->endpoints)
+        for (; n < endpoints_count(x->endpoints) && n < max; n++)
+            addrs[n] = endpoint_addr(endpoints_at(x->endpoints, n));
+    else if (x->address.family)
+        addrs[n++] = x->address;
+    return n;
+}
+
+uint64_t
+account_decision(struct exchange *x, enum reason reason)
+{
+    struct addr addrs[GUARD_ANSWERS_MAX];
+    bool challenge = reason == REASON_TOKEN_MISSING;
+    struct record r = {
+        .event = challenge ? RECORD_CHALLENGE : RECORD_DECISION,
+        .wall_us = loop_wall_us(x->proxy->loop),
+        .allow = reason == REASON_OK,
+        .would_deny = reason == REASON_OK && x->verdict.would_deny,
+        .reason = reason,
+        .client = text(x->client_address),
+        .listener = text(x->port->name),
+        .entry = entry_text(x),
+        .method = x->arena ? x->head.method : text(NULL),
+        .path = path_text(x),
+        .rule = text(x->verdict.rule),
+        .source = text(x->verdict.source ? source_text(x->verdict.source) : NULL),
+        .addresses = addrs,
+    };
+    fill_identity(x, &r);
+    fill_target(x, &r);
+    if (reason == REASON_OK)
+        r.address_count = fill_addresses(x, addrs, GUARD_ANSWERS_MAX);
+    count_decision(x, reason);
+    x->decided = true;
+    shared_add(x->proxy->shared, COUNTER_RECORDS, 1);
+    return journal_add(x->proxy->journal, &r, reason != REASON_OK);
+}
+
+uint64_t
+account_close(struct exchange *x)
+{
+    char address[ADDR_TEXT_SIZE] = "";
+    if (x->address.family)
+        addr_format(&x->address, address);
+    struct record r = {
+        .event = RECORD_CLOSE,
+        .wall_us = loop_wall_us(x->proxy->loop),
+        .reason = x->reason == REASON_OK ? REASON_UNDECIDED : x->reason,
+        .address = text(address[0] ? address : NULL),
+        .sni = text(x->sni),
+        .cause = text(x->cause),
+        .status = x->status,
+        .bytes_up = x->bytes_up,
+        .bytes_down = x->bytes_down,
+        .duration_ms = loop_now_ms(x->proxy->loop) - x->started_ms,
+        .has_decision = x->denied_in_tunnel,
+        .client = text(x->client_address),
+    };
+    fill_identity(x, &r);
+    fill_target(x, &r);
+    if (x->denied_in_tunnel)
+        count_decision(x, x->reason);
+    shared_add(x->proxy->shared, COUNTER_RECORDS, 1);
+    return journal_add(x->proxy->journal, &r, x->reason != REASON_OK && reason_is_denial(x->reason) && !x->denied_in_tunnel);
+}

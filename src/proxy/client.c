@@ -1,0 +1,379 @@
+/* One accepted connection: what comes before a request (PROXY protocol, TLS), the head, and the proxy's own replies.
+ * What a request means is exchange.c's. */
+#include "sallyport/proxy/client.h"
+
+#include <unistd.h>
+
+#include "sallyport/base/mem.h"
+#include "sallyport/proxy/exchange.h"
+#include "sallyport/proxy/forward.h"
+#include "sallyport/proxy/preface.h"
+#include "sallyport/tls/context.h"
+
+#define LINGER_MS 2000
+#define LINGER_BYTES_MAX (256u << 10) /* of what a refused client still sends; then the connection is reset */
+#define REPLY_MAX 65536
+
+static void on_event(void *owner, enum stream_event event);
+static void read_head(struct client *c);
+
+static const struct settings *
+settings_of(const struct client *c)
+{
+    return snapshot_settings(c->proxy->snapshot);
+}
+
+static void
+set_deadline(struct client *c, int64_t delay_ms)
+{
+    stream_set_deadline(c->stream, delay_ms ? loop_now_ms(c->proxy->loop) + delay_ms : 0);
+}
+
+static void
+enter(struct client *c, enum client_state next)
+{
+    c->state = next;
+}
+
+/* Now that the client's address is final (a balancer may have told it). */
+static void
+name_client(struct client *c)
+{
+    uint16_t port;
+    struct sockaddr_storage ss;
+    c->from.listener = c->port->name;
+    c->from.client = stream_peer(c->stream, &port);
+    if (c->from.client.family) {
+        addr_to_sockaddr(&c->from.client, port, &ss);
+        sockaddr_format((struct sockaddr *)&ss, c->address);
+    } else {
+        snprintf(c->address, sizeof c->address, "unix");
+    }
+}
+
+static void
+begin_heads(struct client *c)
+{
+    name_client(c);
+    enter(c, CLIENT_READ_HEAD);
+    set_deadline(c, settings_of(c)->head_timeout_ms);
+    stream_want(c->stream, true, false);
+    if (buf_len(&c->in))
+        read_head(c);
+}
+
+static void
+begin_tls_or_heads(struct client *c)
+{
+    if (!c->port->tls) {
+        begin_heads(c);
+        return;
+    }
+    enter(c, CLIENT_HANDSHAKE);
+    set_deadline(c, settings_of(c)->head_timeout_ms);
+    stream_accept_tls(c->stream, c->port->tls, buf_slice(&c->in));
+    buf_clear(&c->in);
+}
+
+void
+client_accept(struct port *port, int fd)
+{
+    struct client *c = mem_zalloc(sizeof *c);
+    c->proxy = port->proxy;
+    c->port = port;
+    c->stream = stream_new(c->proxy->loop, fd, on_event, c);
+    stream_tune(c->stream);
+    buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
+    buf_init(&c->out, REPLY_MAX);
+    list_append(&c->proxy->clients, &c->node);
+    if (port->settings->proxy_protocol) {
+        enter(c, CLIENT_PREFACE);
+        set_deadline(c, settings_of(c)->head_timeout_ms);
+        stream_want(c->stream, true, false);
+    } else {
+        begin_tls_or_heads(c);
+    }
+}
+
+static void
+free_memory(void *ptr)
+{
+    struct client *c = ptr;
+    buf_done(&c->in);
+    buf_done(&c->out);
+    free(c);
+}
+
+void
+client_free(struct client *c)
+{
+    if (c->state == CLIENT_GONE)
+        return;
+    enter(c, CLIENT_GONE);
+    stream_free(steal(&c->stream));
+    list_remove(&c->proxy->clients, &c->node);
+    loop_free_later(c->proxy->loop, c, free_memory);
+    proxy_settle(c->proxy);
+}
+
+void
+client_close(struct client *c)
+{
+    if (c->exchange)
+        exchange_client_gone(c->exchange);
+    client_free(c);
+}
+
+struct stream *
+client_take(struct client *c, struct buf *ret_in)
+{
+    struct stream *s = steal(&c->stream);
+    *ret_in = c->in;
+    buf_init(&c->in, 0);
+    c->exchange = NULL;
+    client_free(c);
+    return s;
+}
+
+bool
+client_fill(struct client *c)
+{
+    while (!c->eof && buf_room(&c->in) > 0) {
+        size_t room = buf_room(&c->in), got = 0;
+        char *at = buf_reserve(&c->in, room < 16384 ? room : 16384);
+        switch (stream_read(c->stream, at, room < 16384 ? room : 16384, &got)) {
+        case STREAM_DONE:
+            buf_commit(&c->in, got);
+            break;
+        case STREAM_AGAIN:
+            return true;
+        case STREAM_EOF:
+            c->eof = true;
+            break;
+        case STREAM_ERROR:
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A head that is over the cap or not HTTP: refused before anything is known about who asks. */
+static void
+refuse_head(struct client *c, enum reason reason)
+{
+    exchange_start_refused(c, buf_slice(&c->in), reason);
+}
+
+static void
+read_head(struct client *c)
+{
+    struct slice bytes = buf_slice(&c->in);
+    switch (head_scan(&c->scan, bytes, (size_t)settings_of(c)->head_bytes)) {
+    case HEAD_SCAN_MALFORMED:
+        refuse_head(c, REASON_REQUEST_MALFORMED);
+        return;
+    case HEAD_SCAN_TOO_LARGE:
+        refuse_head(c, REASON_REQUEST_TOO_LARGE);
+        return;
+    case HEAD_SCAN_MORE:
+        if (c->eof)
+            client_free(c);
+        else
+            stream_want(c->stream, true, false);
+        return;
+    case HEAD_SCAN_COMPLETE:
+        break;
+    }
+    set_deadline(c, 0);
+    enter(c, CLIENT_EXCHANGE);
+    c->requests++;
+    struct slice head = slice_of(bytes.ptr + c->scan.start, c->scan.end - c->scan.start);
+    size_t used = c->scan.end;
+    c->scan = (struct head_scan){0};
+    /* The exchange copies the head before it looks at what follows it. */
+    c->in.start += used;
+    exchange_start(c, head);
+}
+
+static void
+read_preface(struct client *c)
+{
+    struct addr client = {0};
+    uint16_t port = 0;
+    size_t used = 0;
+    switch (preface_read(buf_slice(&c->in), &client, &port, &used)) {
+    case PREFACE_MALFORMED:
+        client_free(c); /* whoever is there is not the balancer: nothing is said to it */
+        return;
+    case PREFACE_MORE:
+        if (c->eof)
+            client_free(c);
+        return;
+    case PREFACE_COMPLETE:
+        break;
+    }
+    buf_consume(&c->in, used);
+    if (client.family)
+        stream_set_peer(c->stream, &client, port);
+    begin_tls_or_heads(c);
+}
+
+static void
+on_secured(struct client *c)
+{
+    if (tls_peer_x5t(stream_tls(c->stream), c->x5t))
+        c->from.certificate_x5t = c->x5t;
+    begin_heads(c);
+}
+
+static void
+linger(struct client *c)
+{
+    enter(c, CLIENT_LINGER);
+    stream_shutdown_write(c->stream);
+    set_deadline(c, LINGER_MS);
+    stream_want(c->stream, !c->eof, false);
+    if (c->eof)
+        client_free(c);
+}
+
+void
+client_end(struct client *c)
+{
+    c->exchange = NULL;
+    linger(c);
+}
+
+static void
+flush_reply(struct client *c)
+{
+    while (buf_len(&c->out)) {
+        size_t sent = 0;
+        switch (stream_write_slice(c->stream, buf_slice(&c->out), &sent)) {
+        case STREAM_DONE:
+            buf_consume(&c->out, sent);
+            break;
+        case STREAM_AGAIN:
+            stream_want(c->stream, false, true);
+            return;
+        case STREAM_EOF:
+        case STREAM_ERROR:
+            client_free(c);
+            return;
+        }
+    }
+    linger(c);
+}
+
+void
+client_reply(struct client *c, const struct reply_facts *facts)
+{
+    c->exchange = NULL;
+    enter(c, CLIENT_REPLYING);
+    set_deadline(c, LINGER_MS);
+    if (!reply_write(&c->out, facts)) {
+        client_free(c);
+        return;
+    }
+    flush_reply(c);
+}
+
+void
+client_next(struct client *c)
+{
+    c->exchange = NULL;
+    if (c->proxy->draining) {
+        client_free(c);
+        return;
+    }
+    enter(c, CLIENT_READ_HEAD);
+    buf_release(&c->in);
+    buf_release(&c->out);
+    set_deadline(c, buf_len(&c->in) ? settings_of(c)->head_timeout_ms : settings_of(c)->idle_timeout_ms);
+    if (buf_len(&c->in)) {
+        read_head(c);
+        return;
+    }
+    if (c->eof)
+        client_free(c);
+    else
+        stream_want(c->stream, true, false);
+}
+
+/* Thrown away, so that the kernel does not answer it with a reset that would overtake our reply. */
+static void
+discard(struct client *c)
+{
+    for (;;) {
+        size_t got = 0;
+        enum stream_io io = stream_read(c->stream, c->proxy->scratch, PROXY_SCRATCH, &got);
+        c->lingered += got;
+        if (io == STREAM_AGAIN)
+            return;
+        if (io != STREAM_DONE || c->lingered > LINGER_BYTES_MAX) {
+            client_free(c);
+            return;
+        }
+    }
+}
+
+static void
+on_readable(struct client *c)
+{
+    bool first = c->state == CLIENT_READ_HEAD && buf_len(&c->in) == 0;
+    if (!client_fill(c)) {
+        client_close(c);
+        return;
+    }
+    if (c->state == CLIENT_PREFACE) {
+        read_preface(c);
+    } else if (c->state == CLIENT_READ_HEAD) {
+        /* On a kept connection the clock of a head starts with its first byte. */
+        if (first && c->requests > 0)
+            set_deadline(c, settings_of(c)->head_timeout_ms);
+        read_head(c);
+    } else if (c->eof || buf_room(&c->in) == 0) {
+        stream_want(c->stream, false, false); /* an exchange is waiting: what came is for later */
+    }
+}
+
+static void
+on_timeout(struct client *c)
+{
+    bool began = buf_len(&c->in) > 0;
+    if (c->state == CLIENT_READ_HEAD && began)
+        refuse_head(c, REASON_REQUEST_TIMEOUT);
+    else
+        client_close(c);
+}
+
+static void
+on_event(void *owner, enum stream_event event)
+{
+    struct client *c = owner;
+    if (c->state == CLIENT_EXCHANGE && c->exchange && c->exchange->forward) {
+        forward_client_event(c->exchange->forward, event);
+        return;
+    }
+    switch (event) {
+    case STREAM_READABLE:
+        if (c->state == CLIENT_LINGER)
+            discard(c);
+        else
+            on_readable(c);
+        break;
+    case STREAM_WRITABLE:
+        if (c->state == CLIENT_REPLYING)
+            flush_reply(c);
+        break;
+    case STREAM_SECURED:
+        on_secured(c);
+        break;
+    case STREAM_FAILED:
+        client_close(c);
+        break;
+    case STREAM_TIMEOUT:
+        on_timeout(c);
+        break;
+    }
+}

@@ -1,0 +1,333 @@
+/* A worker's proxy as a whole: listeners, the present snapshot, the tick that ends what may not live on, draining. */
+#include "sallyport/proxy/proxy.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "sallyport/base/diag.h"
+#include "sallyport/base/mem.h"
+#include "sallyport/proxy/client.h"
+#include "sallyport/proxy/core.h"
+#include "sallyport/proxy/exchange.h"
+#include "sallyport/proxy/pool.h"
+#include "sallyport/tls/context.h"
+
+#define DNS_SERVERS_MAX 8
+#define DNS_PORT 53
+
+struct old_resolver {
+    struct list_node node;
+    struct resolver *resolver;
+};
+
+/* "address[:port]" of the settings, one a line, or the nameserver lines of resolv.conf as the supervisor read it. */
+static char *
+server_texts(const struct snapshot *s)
+{
+    const struct settings *set = snapshot_settings(s);
+    struct buf b;
+    buf_init(&b, 65536);
+    for (size_t i = 0; i < set->dns_servers.count; i++)
+        buf_printf(&b, "%s\n", set->dns_servers.items[i]);
+    struct slice rest = snapshot_blob(s, "resolv");
+    while (set->dns_servers.count == 0 && rest.ptr && rest.len) {
+        struct slice line = slice_trim_ows(slice_split(rest, '\n', &rest));
+        struct slice value, word;
+        line = slice_trim_ows(line);
+        word = slice_split(line, ' ', &value);
+        if (!value.ptr)
+            word = slice_split(line, '\t', &value);
+        if (slice_is(word, "nameserver") && value.ptr)
+            buf_printf(&b, "%.*s\n", SLICE_ARG(slice_trim_ows(value)));
+    }
+    char *text = mem_dup_slice(buf_slice(&b));
+    buf_done(&b);
+    return text;
+}
+
+static bool
+parse_server(struct slice text, struct sockaddr_storage *ret)
+{
+    socklen_t len;
+    struct addr a;
+    if (addr_parse(text, &a)) {
+        addr_to_sockaddr(&a, DNS_PORT, ret);
+        return true;
+    }
+    return sockaddr_parse(text, DNS_PORT, ret, &len);
+}
+
+static void
+replace_resolver(struct proxy *p)
+{
+    char *texts = server_texts(p->snapshot);
+    if (p->resolver && strcmp(texts, p->resolver_servers) == 0) {
+        free(texts);
+        return;
+    }
+    if (p->resolver) {
+        struct old_resolver *old = mem_zalloc(sizeof *old);
+        old->resolver = p->resolver;
+        list_append(&p->old_resolvers, &old->node);
+    }
+    struct sockaddr_storage servers[DNS_SERVERS_MAX];
+    size_t count = 0;
+    struct slice rest = slice_str(texts);
+    while (rest.ptr && rest.len && count < DNS_SERVERS_MAX)
+        count += parse_server(slice_split(rest, '\n', &rest), &servers[count]);
+    struct resolver_options o = {.servers = servers, .server_count = count, .timeout_ms = (int)snapshot_settings(p->snapshot)->dns_timeout_ms};
+    p->resolver = resolver_new(p->loop, &o);
+    free(p->resolver_servers);
+    p->resolver_servers = texts;
+}
+
+/* Each exchange is looked at at least every PROXY_TICK_MS: that is what bounds "within a second". */
+static void
+on_tick(void *arg)
+{
+    struct proxy *p = arg;
+    struct list_node *next;
+    for (struct list_node *n = list_first(&p->exchanges); n; n = next) {
+        next = list_next(&p->exchanges, n);
+        exchange_recheck(list_entry(n, struct exchange, node), false);
+    }
+    timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
+}
+
+struct proxy *
+proxy_new(const struct proxy_options *o)
+{
+    struct proxy *p = mem_zalloc(sizeof *p);
+    p->loop = o->loop;
+    p->snapshot = snapshot_ref(o->snapshot);
+    p->journal = o->journal;
+    p->shared = o->shared;
+    p->worker = o->worker;
+    p->connections_max = o->connections_max;
+    p->scratch = mem_alloc(PROXY_SCRATCH);
+    list_init(&p->old_resolvers);
+    list_init(&p->ports);
+    list_init(&p->clients);
+    list_init(&p->exchanges);
+    p->pool = pool_new(p->loop);
+    replace_resolver(p);
+    timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
+    return p;
+}
+
+static void
+free_port(struct port *port)
+{
+    listener_free(port->listener);
+    SSL_CTX_free(port->tls);
+    free(port->name);
+    free(port);
+}
+
+void
+proxy_free(struct proxy *p)
+{
+    if (!p)
+        return;
+    proxy_stop(p);
+    timer_stop(&p->tick);
+    loop_cancel(p->loop, &p->idle_check);
+    while (!list_empty(&p->ports)) {
+        struct port *port = list_entry(list_first(&p->ports), struct port, node);
+        list_remove(&p->ports, &port->node);
+        free_port(port);
+    }
+    pool_free(p->pool);
+    resolver_free(p->resolver);
+    while (!list_empty(&p->old_resolvers)) {
+        struct old_resolver *old = list_entry(list_first(&p->old_resolvers), struct old_resolver, node);
+        list_remove(&p->old_resolvers, &old->node);
+        resolver_free(old->resolver);
+        free(old);
+    }
+    snapshot_unref(p->snapshot);
+    free(p->resolver_servers);
+    free(p->scratch);
+    free(p);
+}
+
+static const struct listener_settings *
+listener_named(const struct snapshot *s, const char *name)
+{
+    const struct settings *set = snapshot_settings(s);
+    for (size_t i = 0; i < set->listener_count; i++)
+        if (strcmp(set->listeners[i].name, name) == 0)
+            return &set->listeners[i];
+    return NULL;
+}
+
+size_t
+proxy_connections(const struct proxy *p)
+{
+    return p->clients.count + p->exchanges.count;
+}
+
+static void
+pause_ports(struct proxy *p, bool pause)
+{
+    for (struct list_node *n = list_first(&p->ports); n; n = list_next(&p->ports, n)) {
+        struct port *port = list_entry(n, struct port, node);
+        if (!port->listener || port->paused == pause)
+            continue;
+        port->paused = pause;
+        if (pause)
+            listener_pause(port->listener);
+        else
+            listener_resume(port->listener);
+    }
+}
+
+static void
+on_accept(void *owner, int fd)
+{
+    struct port *port = owner;
+    struct proxy *p = port->proxy;
+    shared_add(p->shared, COUNTER_ACCEPTED, 1);
+    client_accept(port, fd);
+    if (p->connections_max && proxy_connections(p) >= p->connections_max)
+        pause_ports(p, true);
+}
+
+static struct slice
+port_blob(const struct snapshot *s, const char *kind, const char *name)
+{
+    cleanup_free char *key = mem_printf("%s/%s", kind, name);
+    struct slice bytes = snapshot_blob(s, key);
+    return bytes.ptr ? bytes : slice_of("", 0);
+}
+
+static int
+load_port_tls(struct port *port, struct err *err)
+{
+    const struct snapshot *s = port->proxy->snapshot;
+    if (!port->settings->tls_cert)
+        return 0;
+    port->tls = tls_server_context(port_blob(s, "tls-cert", port->name), port_blob(s, "tls-key", port->name),
+                                   port_blob(s, "tls-client-ca", port->name), err);
+    return port->tls ? 0 : err_wrap(err, "listener %s", port->name);
+}
+
+int
+proxy_listen(struct proxy *p, const char *name, int fd, bool exclusive, struct err *err)
+{
+    const struct listener_settings *set = listener_named(p->snapshot, name);
+    if (!set)
+        return err_invalid(err, "listener %s is not in the configuration", name);
+    struct port *port = mem_zalloc(sizeof *port);
+    port->proxy = p;
+    port->settings = set;
+    port->name = mem_strdup(name);
+    if (load_port_tls(port, err) < 0) {
+        free_port(port);
+        return -1;
+    }
+    port->listener = listener_new(p->loop, fd, exclusive, on_accept, port);
+    list_append(&p->ports, &port->node);
+    return 0;
+}
+
+void
+proxy_set_snapshot(struct proxy *p, struct snapshot *snapshot)
+{
+    struct snapshot *old = p->snapshot;
+    p->snapshot = snapshot_ref(snapshot);
+    for (struct list_node *n = list_first(&p->ports); n; n = list_next(&p->ports, n)) {
+        struct port *port = list_entry(n, struct port, node);
+        const struct listener_settings *set = listener_named(snapshot, port->name);
+        struct err err = {0};
+        SSL_CTX *before = port->tls;
+        port->settings = set ? set : port->settings;
+        port->tls = NULL;
+        if (load_port_tls(port, &err) < 0) {
+            diag(DIAG_ALARM, "the certificate of a listener cannot be used, the old one stays: %s", err.text);
+            port->tls = before;
+        } else {
+            SSL_CTX_free(before);
+        }
+    }
+    replace_resolver(p);
+    pool_flush(p->pool);
+    journal_set(p->journal, snapshot_settings(snapshot)->durability, snapshot_settings(snapshot)->record_format);
+    struct list_node *next;
+    for (struct list_node *n = list_first(&p->exchanges); n; n = next) {
+        next = list_next(&p->exchanges, n);
+        exchange_recheck(list_entry(n, struct exchange, node), true);
+    }
+    snapshot_unref(old);
+}
+
+size_t
+proxy_exchanges(const struct proxy *p)
+{
+    return p->exchanges.count;
+}
+
+static void
+check_idle(void *arg)
+{
+    struct proxy *p = arg;
+    if (p->draining && p->on_idle && list_empty(&p->exchanges) && list_empty(&p->clients)) {
+        void (*on_idle)(void *) = p->on_idle;
+        p->on_idle = NULL;
+        on_idle(p->on_idle_arg);
+    }
+}
+
+void
+proxy_settle(struct proxy *p)
+{
+    if (!p->connections_max || proxy_connections(p) < p->connections_max)
+        pause_ports(p, false);
+    if (p->draining && p->on_idle) {
+        loop_cancel(p->loop, &p->idle_check);
+        loop_defer(p->loop, &p->idle_check, check_idle, p);
+    }
+}
+
+/* Connections that wait for a head with nothing in hand have nothing to lose. */
+static void
+close_idle_clients(struct proxy *p)
+{
+    struct list_node *next;
+    for (struct list_node *n = list_first(&p->clients); n; n = next) {
+        next = list_next(&p->clients, n);
+        struct client *c = list_entry(n, struct client, node);
+        if (c->state == CLIENT_READ_HEAD && c->requests > 0 && buf_len(&c->in) == 0)
+            client_free(c);
+    }
+}
+
+void
+proxy_drain(struct proxy *p, void (*on_idle)(void *arg), void *arg)
+{
+    p->draining = true;
+    p->on_idle = on_idle;
+    p->on_idle_arg = arg;
+    for (struct list_node *n = list_first(&p->ports); n; n = list_next(&p->ports, n)) {
+        struct port *port = list_entry(n, struct port, node);
+        listener_free(steal(&port->listener));
+    }
+    close_idle_clients(p);
+    pool_flush(p->pool);
+    proxy_settle(p);
+}
+
+void
+proxy_stop(struct proxy *p)
+{
+    p->draining = true;
+    while (!list_empty(&p->exchanges)) {
+        struct exchange *x = list_entry(list_first(&p->exchanges), struct exchange, node);
+        struct client *c = x->client;
+        exchange_finish(x, "shutdown");
+        if (c)
+            client_free(c);
+    }
+    while (!list_empty(&p->clients))
+        client_free(list_entry(list_first(&p->clients), struct client, node));
+}

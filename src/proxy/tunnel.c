@@ -1,0 +1,455 @@
+/* A tunnel: bytes both ways between the client and the upstream. Its first flight is looked at (TLS hello, or the head of a
+ * plain request) before one byte of it goes up. Reads go through the worker's scratch memory; a side has a buffer of its
+ * own only while the other side is slow. */
+#include "sallyport/proxy/tunnel.h"
+
+#include "sallyport/base/arena.h"
+#include "sallyport/base/mem.h"
+#include "sallyport/http/status.h"
+#include "sallyport/tls/hello.h"
+
+#define QUOTA 262144 /* bytes one direction may move before others get their turn */
+
+/* How the client's first bytes are judged: by the port of the target. */
+enum peek { PEEK_DONE = 0, PEEK_TLS, PEEK_PLAIN, PEEK_OPAQUE };
+
+struct side {
+    struct stream *stream;
+    struct buf held; /* read from this side, not yet written to the other */
+    bool eof;        /* this side has sent its last byte */
+    bool shut;       /* and the other side was told */
+};
+
+struct tunnel {
+    struct exchange *x;
+    struct loop *loop;
+    struct side client, server;
+    enum peek peek;
+    struct head_scan scan;  /* PEEK_PLAIN */
+    bool over;
+};
+
+static void on_client(void *owner, enum stream_event event);
+static void on_server(void *owner, enum stream_event event);
+
+static void
+finish(struct tunnel *t, const char *cause)
+{
+    if (!t->over)
+        exchange_finish(t->x, cause);
+}
+
+/* One side broke off: the other must not take that for an orderly end. */
+static void
+abort_tunnel(struct tunnel *t, bool by_client)
+{
+    struct side *other = by_client ? &t->server : &t->client;
+    if (t->over)
+        return;
+    stream_reset(steal(&other->stream));
+    finish(t, by_client ? "client_reset" : "upstream_reset");
+}
+
+static void
+update_interest(struct tunnel *t)
+{
+    bool up_blocked = buf_len(&t->client.held) > 0 && t->peek == PEEK_DONE, down_blocked = buf_len(&t->server.held) > 0;
+    bool read_client = !t->client.eof && (t->peek != PEEK_DONE || !up_blocked);
+    bool read_server = !t->server.eof && !down_blocked && (t->peek == PEEK_DONE || t->peek == PEEK_OPAQUE);
+    stream_want(t->client.stream, read_client, down_blocked);
+    stream_want(t->server.stream, read_server, up_blocked);
+}
+
+static bool
+count(struct tunnel *t, bool up, size_t n)
+{
+    return exchange_count(t->x, up ? n : 0, up ? 0 : n);
+}
+
+/* Writes what is held. False when the tunnel has ended. */
+static bool
+flush(struct tunnel *t, struct side *from, struct side *to)
+{
+    bool up = from == &t->client;
+    while (buf_len(&from->held)) {
+        size_t sent = 0;
+        switch (stream_write_slice(to->stream, buf_slice(&from->held), &sent)) {
+        case STREAM_DONE:
+            buf_consume(&from->held, sent);
+            break;
+        case STREAM_AGAIN:
+            return true;
+        case STREAM_EOF:
+        case STREAM_ERROR:
+            abort_tunnel(t, !up);
+            return false;
+        }
+    }
+    buf_release(&from->held);
+    return true;
+}
+
+/* Passes on bytes that stand in the scratch memory; what does not fit is held. */
+static bool
+pass(struct tunnel *t, struct side *from, struct side *to, struct slice bytes)
+{
+    bool up = from == &t->client;
+    size_t total = bytes.len;
+    while (bytes.len) {
+        size_t sent = 0;
+        enum stream_io io = stream_write_slice(to->stream, bytes, &sent);
+        if (io == STREAM_AGAIN)
+            break;
+        if (io != STREAM_DONE) {
+            abort_tunnel(t, !up);
+            return false;
+        }
+        bytes = slice_of(bytes.ptr + sent, bytes.len - sent);
+    }
+    if (bytes.len && !buf_append_slice(&from->held, bytes)) {
+        finish(t, "internal"); /* cannot be: a held side is not read from */
+        return false;
+    }
+    return count(t, up, total);
+}
+
+/* An orderly end travels on once everything before it has. */
+static void
+shut_if_done(struct side *from, struct side *to)
+{
+    if (from->eof && !from->shut && buf_len(&from->held) == 0) {
+        from->shut = true;
+        stream_shutdown_write(to->stream);
+    }
+}
+
+static void
+pump(struct tunnel *t, struct side *from, struct side *to)
+{
+    struct proxy *p = t->x->proxy;
+    size_t moved = 0;
+    if (!flush(t, from, to))
+        return;
+    while (!from->eof && buf_len(&from->held) == 0 && moved < QUOTA) {
+        size_t got = 0;
+        enum stream_io io = stream_read(from->stream, p->scratch, PROXY_SCRATCH, &got);
+        if (io == STREAM_AGAIN)
+            break;
+        if (io == STREAM_ERROR) {
+            abort_tunnel(t, from == &t->client);
+            return;
+        }
+        if (io == STREAM_EOF)
+            from->eof = true;
+        else if (!pass(t, from, to, slice_of(p->scratch, got)))
+            return;
+        moved += got;
+    }
+    shut_if_done(from, to);
+    if (t->client.shut && t->server.shut)
+        finish(t, from == &t->client ? "client_closed" : "upstream_closed");
+    else
+        update_interest(t);
+}
+
+/* ---- the first flight ---- */
+
+static void
+begin_relay(struct tunnel *t)
+{
+    struct exchange *x = t->x;
+    t->peek = PEEK_DONE;
+    stream_set_deadline(t->client.stream, 0);
+    exchange_enter(x, EXCHANGE_RELAYING);
+    arena_free(steal(&x->arena));
+    if (buf_len(&t->client.held) && !count(t, true, buf_len(&t->client.held)))
+        return;
+    pump(t, &t->client, &t->server);
+    if (!t->over)
+        pump(t, &t->server, &t->client);
+}
+
+static void
+deny(struct tunnel *t, enum reason reason)
+{
+    exchange_deny_in_tunnel(t->x, reason);
+}
+
+/* Inside a plain tunnel HTTP is spoken, so a refusal can be said in it. */
+static void
+deny_plain(struct tunnel *t, enum reason reason)
+{
+    struct buf reply;
+    buf_init(&reply, PROXY_SCRATCH);
+    struct reply_facts facts = {.reason = reason, .target = &t->x->target, .instance = t->x->id, .close = true};
+    size_t sent = 0;
+    if (reply_write(&reply, &facts))
+        (void)stream_write_slice(t->client.stream, buf_slice(&reply), &sent);
+    buf_done(&reply);
+    stream_shutdown_write(t->client.stream);
+    deny(t, reason);
+}
+
+static enum reason
+check_hello(struct exchange *x, const struct hello *hello)
+{
+    struct host named;
+    if (hello->has_ech && snapshot_settings(x->snapshot)->ech_refuse)
+        return REASON_ECH_REFUSED;
+    if (!hello->has_sni)
+        return x->target.host.kind == HOST_NAME ? REASON_SNI_MISSING : REASON_OK;
+    x->sni = mem_strdup(hello->sni);
+    if (!host_parse(slice_str(hello->sni), &named) || !host_equal(&named, &x->target.host))
+        return REASON_SNI_MISMATCH;
+    return REASON_OK;
+}
+
+static void
+peek_hello(struct tunnel *t)
+{
+    struct hello hello;
+    enum reason r = REASON_OK;
+    switch (hello_read(buf_slice(&t->client.held), &hello)) {
+    case HELLO_MORE:
+        if (t->client.eof)
+            finish(t, "client_closed");
+        else if (buf_room(&t->client.held) == 0)
+            deny(t, REASON_NOT_TLS);
+        return;
+    case HELLO_NOT_TLS:
+        r = t->peek == PEEK_OPAQUE ? REASON_OK : REASON_NOT_TLS;
+        break;
+    case HELLO_MALFORMED:
+        r = REASON_NOT_TLS;
+        break;
+    case HELLO_COMPLETE:
+        r = check_hello(t->x, &hello);
+        break;
+    }
+    if (r != REASON_OK)
+        deny(t, r);
+    else
+        begin_relay(t);
+}
+
+/* The request names its host twice at most, in its target and in Host: both must be the tunnel's. */
+static enum reason
+check_plain_head(struct exchange *x, const struct head *head)
+{
+    struct target inner;
+    struct slice path;
+    size_t hosts = 0;
+    struct slice host = head_field(head, "Host", &hosts);
+    if (slice_is(head->method, "CONNECT"))
+        return REASON_REQUEST_MALFORMED;
+    if (!slice_starts_with(head->target, "/") && !slice_is(head->target, "*")) {
+        enum reason r = target_from_uri(head->target, &inner, &path);
+        if (r != REASON_OK)
+            return r;
+        if (!host_equal(&inner.host, &x->target.host) || inner.port != x->target.port)
+            return REASON_HOST_MISMATCH;
+    }
+    return hosts ? target_check_host_field(&x->target, host) : REASON_OK;
+}
+
+static void
+peek_plain(struct tunnel *t)
+{
+    struct slice bytes = buf_slice(&t->client.held);
+    enum reason r = REASON_OK;
+    switch (head_scan(&t->scan, bytes, (size_t)snapshot_settings(t->x->snapshot)->head_bytes)) {
+    case HEAD_SCAN_MORE:
+        if (t->client.eof)
+            finish(t, "client_closed");
+        return;
+    case HEAD_SCAN_MALFORMED:
+        r = REASON_REQUEST_MALFORMED;
+        break;
+    case HEAD_SCAN_TOO_LARGE:
+        r = REASON_REQUEST_TOO_LARGE;
+        break;
+    case HEAD_SCAN_COMPLETE: {
+        struct head head;
+        struct arena *arena = arena_new(4096);
+        r = head_parse_request(arena, slice_of(bytes.ptr + t->scan.start, t->scan.end - t->scan.start), &head);
+        if (r == REASON_OK)
+            r = check_plain_head(t->x, &head);
+        arena_free(arena);
+        break;
+    }
+    }
+    if (r != REASON_OK)
+        deny_plain(t, r);
+    else
+        begin_relay(t);
+}
+
+/* Called when bytes or the end came from a client whose first flight is still looked at. */
+static void
+peek(struct tunnel *t)
+{
+    if (t->peek == PEEK_PLAIN)
+        peek_plain(t);
+    else if (buf_len(&t->client.held) || t->client.eof)
+        peek_hello(t);
+}
+
+static void
+read_first_flight(struct tunnel *t)
+{
+    while (!t->client.eof && buf_room(&t->client.held)) {
+        size_t got = 0, room = buf_room(&t->client.held);
+        room = room < 16384 ? room : 16384;
+        enum stream_io io = stream_read(t->client.stream, buf_reserve(&t->client.held, room), room, &got);
+        if (io == STREAM_AGAIN)
+            break;
+        if (io == STREAM_ERROR) {
+            abort_tunnel(t, true);
+            return;
+        }
+        t->client.eof = io == STREAM_EOF;
+        buf_commit(&t->client.held, got);
+    }
+    peek(t);
+    if (!t->over)
+        update_interest(t);
+}
+
+/* ---- events ---- */
+
+static void
+on_client(void *owner, enum stream_event event)
+{
+    struct tunnel *t = owner;
+    switch (event) {
+    case STREAM_READABLE:
+        if (t->peek != PEEK_DONE)
+            read_first_flight(t);
+        else
+            pump(t, &t->client, &t->server);
+        break;
+    case STREAM_WRITABLE:
+        pump(t, &t->server, &t->client);
+        break;
+    case STREAM_FAILED:
+        abort_tunnel(t, true);
+        break;
+    case STREAM_TIMEOUT:
+        finish(t, "first_flight_timeout");
+        break;
+    case STREAM_SECURED:
+        break;
+    }
+}
+
+static void
+on_server(void *owner, enum stream_event event)
+{
+    struct tunnel *t = owner;
+    switch (event) {
+    case STREAM_READABLE:
+        pump(t, &t->server, &t->client);
+        break;
+    case STREAM_WRITABLE:
+        pump(t, &t->client, &t->server);
+        break;
+    case STREAM_FAILED:
+        abort_tunnel(t, false);
+        break;
+    case STREAM_TIMEOUT:
+    case STREAM_SECURED:
+        break;
+    }
+}
+
+/* ---- beginning and end ---- */
+
+static bool
+has_port(const uint16_t *ports, size_t n, uint16_t port)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ports[i] == port)
+            return true;
+    return false;
+}
+
+static enum peek
+peek_for(const struct exchange *x)
+{
+    const struct settings *set = snapshot_settings(x->snapshot);
+    if (has_port(set->tls_ports, set->tls_port_count, x->target.port))
+        return PEEK_TLS;
+    if (has_port(set->plain_ports, set->plain_port_count, x->target.port))
+        return PEEK_PLAIN;
+    return PEEK_OPAQUE;
+}
+
+static struct tunnel *
+tunnel_new(struct exchange *x, struct stream *client, struct buf *from_client)
+{
+    struct tunnel *t = mem_zalloc(sizeof *t);
+    t->x = x;
+    t->loop = x->proxy->loop;
+    t->client.stream = client;
+    t->client.held = *from_client;
+    t->client.held.cap = TUNNEL_BUFFER_MAX;
+    t->server.stream = steal(&x->upstream);
+    buf_init(&t->server.held, TUNNEL_BUFFER_MAX);
+    buf_init(from_client, 0);
+    stream_set_owner(t->client.stream, on_client, t);
+    stream_set_owner(t->server.stream, on_server, t);
+    x->tunnel = t;
+    return t;
+}
+
+void
+tunnel_start(struct exchange *x, struct stream *client, struct buf *from_client, struct slice to_client)
+{
+    struct tunnel *t = tunnel_new(x, client, from_client);
+    t->peek = peek_for(x);
+    exchange_enter(x, EXCHANGE_PEEKING);
+    buf_append_slice(&t->server.held, to_client);
+    if (!flush(t, &t->server, &t->client))
+        return;
+    /* Where the client must speak first it has as long as for a head; elsewhere the server may. */
+    if (t->peek != PEEK_OPAQUE)
+        stream_set_deadline(client, loop_now_ms(t->loop) + snapshot_settings(x->snapshot)->head_timeout_ms);
+    if (buf_len(&t->client.held))
+        peek(t);
+    if (!t->over)
+        update_interest(t);
+}
+
+void
+tunnel_start_upgraded(struct exchange *x, struct stream *client, struct buf *from_client, struct buf *to_client, struct buf *from_upstream)
+{
+    struct tunnel *t = tunnel_new(x, client, from_client);
+    exchange_enter(x, EXCHANGE_RELAYING);
+    buf_append_slice(&t->server.held, buf_slice(to_client));
+    buf_append_slice(&t->server.held, buf_slice(from_upstream));
+    if (buf_len(&t->client.held) && !count(t, true, buf_len(&t->client.held)))
+        return;
+    pump(t, &t->server, &t->client);
+    if (!t->over)
+        pump(t, &t->client, &t->server);
+}
+
+static void
+free_memory(void *ptr)
+{
+    struct tunnel *t = ptr;
+    buf_done(&t->client.held);
+    buf_done(&t->server.held);
+    free(t);
+}
+
+void
+tunnel_free(struct tunnel *t)
+{
+    if (!t)
+        return;
+    t->over = true;
+    stream_free(steal(&t->client.stream));
+    stream_free(steal(&t->server.stream));
+    loop_free_later(t->loop, t, free_memory);
+}
