@@ -424,28 +424,47 @@ record_event_text(enum record_event e)
     return (unsigned)e < EVENT_COUNT ? event_texts[e] : event_texts[RECORD_NONE];
 }
 
-/* Raw quotes stand only where JSON puts them, so that these bytes cannot be part of a client's
- * text. */
-enum record_event
-record_draft_event(struct slice draft)
+/* rest begins behind the time. Raw quotes stand only where JSON puts them, so that these bytes
+ * cannot be part of a client's text. */
+static enum record_event
+event_of(struct slice rest)
 {
     static const char own[] = ",\"event\":\"", mapped[] = ",\"unmapped\":{\"event\":\"";
-    if (draft.len <= RECORD_TS_LEN)
-        return RECORD_NONE;
-    struct slice rest = slice_of(draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN);
-    if (slice_starts_with(rest, own)) {
-        rest = slice_of(rest.ptr + sizeof own - 1, rest.len - sizeof own + 1);
-    } else {
-        const char *at = memmem(rest.ptr, rest.len, mapped, sizeof mapped - 1);
-        if (!at)
-            return RECORD_NONE;
-        at += sizeof mapped - 1;
-        rest = slice_of(at, rest.len - (size_t)(at - rest.ptr));
+    size_t key_len = sizeof own - 1;
+    const char *at = rest.ptr;
+    if (!slice_starts_with(rest, own)) {
+        at = memmem(rest.ptr, rest.len, mapped, sizeof mapped - 1);
+        key_len = sizeof mapped - 1;
     }
-    struct slice behind, name = slice_split(rest, '"', &behind);
+    if (!at)
+        return RECORD_NONE;
+    at += key_len;
+    struct slice behind,
+        name = slice_split(slice_of(at, rest.len - (size_t)(at - rest.ptr)), '"', &behind);
     for (unsigned e = RECORD_NONE + 1; e < EVENT_COUNT; e++) {
         if (slice_is(name, event_texts[e]))
             return (enum record_event)e;
     }
     return RECORD_NONE;
+}
+
+enum record_event
+record_draft_event(struct slice draft)
+{
+    if (draft.len <= RECORD_TS_LEN)
+        return RECORD_NONE;
+    return event_of(slice_of(draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN));
+}
+
+enum record_event
+record_line_event(struct slice line)
+{
+    static const char seq[] = ",\"seq\":";
+    size_t at = 1 + RECORD_TS_LEN;
+    if (line.len <= at || !slice_starts_with(slice_of(line.ptr + at, line.len - at), seq))
+        return RECORD_NONE;
+    at += sizeof seq - 1;
+    while (at < line.len && line.ptr[at] >= '0' && line.ptr[at] <= '9')
+        at++;
+    return event_of(slice_of(line.ptr + at, line.len - at));
 }

@@ -56,5 +56,6 @@ const char *record_event_text(enum record_event e);
 /* The event of a draft in either format; RECORD_NONE when it is none. What a worker may not say (start, stop, checkpoint,
  * reload, revoke) the recorder refuses by this. */
 enum record_event record_draft_event(struct slice draft);
+enum record_event record_line_event(struct slice line); /* of a finished line */
 
 #endif

@@ -1,0 +1,157 @@
+/* Encoding and strict decoding of what workers and the recorder say to each other. No state, no
+ * input or output. */
+#include "sallyport/record/frame.h"
+
+#include <string.h>
+
+#define FLAG_FOLD 1u
+
+struct batch_head {
+    uint64_t epoch, number;
+    uint32_t durability, zero;
+};
+struct item_head {
+    uint16_t flags, event, key_len, zero;
+    uint32_t draft_len;
+};
+
+bool
+record_batch_begin(struct buf *out, const struct record_batch *batch)
+{
+    struct batch_head h = {batch->epoch, batch->number, batch->durability, 0};
+    return buf_append(out, &h, sizeof h);
+}
+
+size_t
+record_item_size(const struct record_item *item)
+{
+    return sizeof(struct item_head) + item->key.len + item->draft.len;
+}
+
+bool
+record_batch_add(struct buf *out, const struct record_item *item)
+{
+    if (item->key.len > RECORD_KEY_MAX || item->draft.len > RECORD_LINE_MAX ||
+        buf_room(out) < record_item_size(item))
+        return false;
+    struct item_head h = {.flags = item->fold ? FLAG_FOLD : 0,
+                          .event = (uint16_t)item->event,
+                          .key_len = (uint16_t)item->key.len,
+                          .draft_len = (uint32_t)item->draft.len};
+    return buf_append(out, &h, sizeof h) && buf_append_slice(out, item->key) &&
+           buf_append_slice(out, item->draft);
+}
+
+bool
+record_item_next(struct slice *items, struct record_item *ret)
+{
+    struct item_head h;
+    if (items->len < sizeof h)
+        return false;
+    memcpy(&h, items->ptr, sizeof h);
+    size_t len = (size_t)h.key_len + h.draft_len;
+    if (h.key_len > RECORD_KEY_MAX || h.draft_len > RECORD_LINE_MAX || len > items->len - sizeof h)
+        return false;
+    const char *at = items->ptr + sizeof h;
+    *ret = (struct record_item){.fold = h.flags == FLAG_FOLD,
+                                .event = (enum record_event)h.event,
+                                .key = slice_of(at, h.key_len),
+                                .draft = slice_of(at + h.key_len, h.draft_len)};
+    *items = slice_of(at + len, items->len - sizeof h - len);
+    return h.flags <= FLAG_FOLD && h.zero == 0;
+}
+
+/* What a worker may report; the rest is the recorder's and the supervisor's own. */
+static bool
+event_is_a_workers(enum record_event e)
+{
+    return e == RECORD_RESOLVE || e == RECORD_DECISION || e == RECORD_CLOSE ||
+           e == RECORD_CHALLENGE || e == RECORD_BYPASS;
+}
+
+bool
+record_batch_check(struct slice frame, struct record_batch *ret, struct slice *ret_items)
+{
+    struct batch_head h;
+    if (frame.len < sizeof h)
+        return false;
+    memcpy(&h, frame.ptr, sizeof h);
+    if (h.number == 0 || h.durability < 1 || h.durability > 3 || h.zero != 0)
+        return false;
+    struct slice items = slice_of(frame.ptr + sizeof h, frame.len - sizeof h);
+    *ret = (struct record_batch){h.epoch, h.number, (uint8_t)h.durability};
+    *ret_items = items;
+    while (items.len) {
+        struct record_item item;
+        if (!record_item_next(&items, &item) || !event_is_a_workers(item.event) ||
+            !record_draft_ok(item.draft) || (item.fold && !record_draft_ok(item.key)))
+            return false;
+    }
+    return true;
+}
+
+/* Members of an object without its braces: strings closed, brackets matched, nothing outside
+ * 0x20-0x7e. Not a whole JSON parser: what is checked is what could make two lines of one, or end
+ * the object early. */
+static bool
+members_balanced(struct slice s)
+{
+    char open[16];
+    size_t depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (c < 0x20 || c > 0x7e)
+            return false;
+        if (in_string) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                in_string = false;
+            if (i >= s.len || s.ptr[i] < 0x20 || s.ptr[i] > 0x7e)
+                return false;
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            if (depth == sizeof open)
+                return false;
+            open[depth++] = c == '{' ? '}' : ']';
+        } else if (c == '}' || c == ']') {
+            if (depth == 0 || open[--depth] != c)
+                return false;
+        }
+    }
+    return depth == 0 && !in_string;
+}
+
+bool
+record_draft_ok(struct slice draft)
+{
+    return draft.len > 0 && draft.len <= RECORD_LINE_MAX && draft.ptr[0] == '"' &&
+           members_balanced(draft);
+}
+
+static struct slice
+after(struct slice s, size_t n)
+{
+    return slice_of(s.ptr + n, s.len - n);
+}
+
+bool
+record_line_draft(struct slice line, struct slice *ret_ts, struct slice *ret_rest)
+{
+    /* {"ts":"…","seq":N,…,"prev":"64","hash":"64"} */
+    static const char seq[] = ",\"seq\":";
+    const size_t tail = sizeof ",\"prev\":\"\"" - 1 + 64 + sizeof ",\"hash\":\"\"" - 1 + 64 + 1;
+    if (line.len < 1 + RECORD_TS_LEN + sizeof seq + tail || line.ptr[0] != '{')
+        return false;
+    *ret_ts = slice_of(line.ptr + 1, RECORD_TS_LEN);
+    struct slice rest = slice_of(line.ptr + 1 + RECORD_TS_LEN, line.len - 1 - RECORD_TS_LEN - tail);
+    if (!slice_starts_with(rest, seq))
+        return false;
+    rest = after(rest, sizeof seq - 1);
+    while (rest.len && rest.ptr[0] >= '0' && rest.ptr[0] <= '9')
+        rest = after(rest, 1);
+    *ret_rest = rest;
+    return true;
+}
