@@ -1,6 +1,5 @@
-/* Body framing (RFC 9112 section 6 and 7): how far the message goes, byte-exactly. Chunked bodies are decoded (llhttp
- * behind a strict check of the framing lines) and re-framed by the writer, never copied: extensions and request
- * trailers do not pass. */
+/* Body framing (RFC 9112 section 6 and 7): how far the message goes, byte-exactly. Chunked bodies are decoded by the
+ * strict grammar and re-framed by the writer, never copied: extensions and request trailers do not pass. */
 #ifndef SALLYPORT_HTTP_BODY_H
 #define SALLYPORT_HTTP_BODY_H
 
@@ -10,6 +9,10 @@
 #include "sallyport/base/buf.h"
 #include "sallyport/base/slice.h"
 #include "sallyport/http/head.h"
+
+#define BODY_CHUNK_MAX (1ULL << 40)  /* bytes of one chunk: far over what anybody sends, far under any overflow */
+#define BODY_EXTRAS_MAX 32768        /* bytes of chunk extensions and trailers of one body together */
+#define BODY_TRAILERS_MAX 100        /* trailer fields */
 
 struct body_reader;
 
@@ -27,8 +30,11 @@ void body_reader_free(struct body_reader *r);
 enum body_status body_read(struct body_reader *r, struct slice in, size_t *ret_used, struct slice *ret_data);
 /* At end of input: BODY_END for BODY_TO_EOF, else BODY_MALFORMED (the message is incomplete). */
 enum body_status body_read_eof(struct body_reader *r);
+/* After BODY_MALFORMED: REASON_BODY_TOO_LARGE when a cap above was passed, else REASON_REQUEST_MALFORMED. */
+enum reason body_fault(const struct body_reader *r);
 uint64_t body_data_bytes(const struct body_reader *r); /* of data so far */
-/* Trailer fields of a response, raw and checked ("name: value" CRLF each), after BODY_END; empty otherwise. */
+/* Trailer fields of a response, checked ("name: value" CRLF each), after BODY_END; empty otherwise. Those that a response
+ * head would not have passed either (fields_pass_response) are left out. */
 struct slice body_trailers(const struct body_reader *r);
 
 /* Writing: appends data re-framed for the kind; false when the buffer's cap would be passed. */

@@ -15,6 +15,7 @@ struct forward_options {
     uint64_t content_length;
     bool close;                      /* add Connection: close */
     bool absolute;                   /* absolute-form towards a parent proxy */
+    bool drop_method_override;       /* the policy restricts methods here: X-HTTP-Method-Override and the like do not pass */
     struct slice parent_authorization; /* Proxy-Authorization for the parent; empty: none */
 };
 
@@ -24,5 +25,9 @@ struct forward_options {
 bool fields_write_request(struct buf *out, const struct head *head, const struct target *target, struct slice path, const struct forward_options *o);
 /* Writes the response head for the client likewise; also drops Alt-Svc (it would lead the client round the proxy). */
 bool fields_write_response(struct buf *out, const struct head *head, const struct forward_options *o);
+
+/* May a field of this name pass from a response to the client, Connection aside? Not: hop-by-hop fields, Proxy-*,
+ * Alt-Svc, and the x-deny-reason that only the proxy itself may say. Framing and Via are the writer's and no either. */
+bool fields_pass_response(struct slice name);
 
 #endif

@@ -62,8 +62,16 @@ enum reason head_parse_request(struct arena *arena, struct slice head, struct he
 /* For an answer to a request with that method (framing depends on it: HEAD, CONNECT). Errors are REASON_UPSTREAM_CLOSED. */
 enum reason head_parse_response(struct arena *arena, struct slice head, struct slice request_method, struct head *ret);
 
+/* How a method stands before any policy is asked: REASON_OK for GET HEAD POST PUT PATCH DELETE OPTIONS CONNECT,
+ * REASON_METHOD_UNSUPPORTED for TRACE and TRACK in any case (no policy opens these), REASON_METHOD_UNKNOWN for every
+ * other one (the policy may know it: policy_knows_method). */
+enum reason method_check(struct slice method);
+
 /* The value of the only field of that name; *ret_count says how many there are (the first is returned). */
 struct slice head_field(const struct head *head, const char *name, size_t *ret_count);
 bool head_has_token(const struct head *head, const char *name, const char *token); /* in a comma-separated list */
+/* The next member of a comma-separated list without the white space around it; false at the end. *list is what is left.
+ * Empty members are skipped (RFC 9110 section 5.6.1.2). */
+bool field_list_next(struct slice *list, struct slice *ret_member);
 
 #endif
