@@ -83,52 +83,10 @@ record_batch_check(struct slice frame, struct record_batch *ret, struct slice *r
     *ret_items = items;
     while (items.len) {
         struct record_item item;
-        if (!record_item_next(&items, &item) || !event_is_a_workers(item.event) ||
-            !record_draft_ok(item.draft) || (item.fold && !record_draft_ok(item.key)))
+        if (!record_item_next(&items, &item) || !event_is_a_workers(item.event))
             return false;
     }
     return true;
-}
-
-/* Members of an object without its braces: strings closed, brackets matched, nothing outside
- * 0x20-0x7e. Not a whole JSON parser: what is checked is what could make two lines of one, or end
- * the object early. */
-static bool
-members_balanced(struct slice s)
-{
-    char open[16];
-    size_t depth = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < s.len; i++) {
-        char c = s.ptr[i];
-        if (c < 0x20 || c > 0x7e)
-            return false;
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-            if (i >= s.len || s.ptr[i] < 0x20 || s.ptr[i] > 0x7e)
-                return false;
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            if (depth == sizeof open)
-                return false;
-            open[depth++] = c == '{' ? '}' : ']';
-        } else if (c == '}' || c == ']') {
-            if (depth == 0 || open[--depth] != c)
-                return false;
-        }
-    }
-    return depth == 0 && !in_string;
-}
-
-bool
-record_draft_ok(struct slice draft)
-{
-    return draft.len > 0 && draft.len <= RECORD_LINE_MAX && draft.ptr[0] == '"' &&
-           members_balanced(draft);
 }
 
 static struct slice

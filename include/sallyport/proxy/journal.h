@@ -21,6 +21,8 @@ void journal_free(struct journal *j);
 void journal_set(struct journal *j, enum durability durability, enum record_format format); /* reload */
 /* Can a record be taken now? False: requests get record_unavailable. */
 bool journal_available(const struct journal *j);
+/* Has the recorder's queue everything? A worker that ends waits for it. */
+bool journal_flushed(const struct journal *j);
 /* Takes the record; returns its ticket, or 0 when it cannot be kept. fold: refusals and challenges only. */
 uint64_t journal_add(struct journal *j, const struct record *r, bool fold);
 
@@ -28,6 +30,7 @@ uint64_t journal_add(struct journal *j, const struct record *r, bool fold);
  * when a lookup or a SYN may leave. Else: it is kept as durability says, which is when a byte may leave. */
 struct journal_wait {
     struct list_node node;
+    struct list *list; /* the one it is in, NULL when it is not waiting */
     uint64_t ticket;
     bool handed;
     void (*on_done)(void *owner, bool kept);

@@ -11,7 +11,7 @@
 #include "sallyport/base/slice.h"
 #include "sallyport/record/record.h"
 
-#define RECORD_KEY_MAX 4096 /* bytes of a fold key */
+#define RECORD_KEY_MAX 20480 /* bytes of a fold key: three long fields, all of them escapes */
 
 enum record_frame {
     RECORD_FRAME_NONE = 0,
@@ -42,13 +42,10 @@ struct record_ack { uint64_t epoch, number; };
 bool record_batch_begin(struct buf *out, const struct record_batch *batch);
 bool record_batch_add(struct buf *out, const struct record_item *item);
 size_t record_item_size(const struct record_item *item);
-/* The whole frame is well-formed, and every draft is one that may become a line. */
+/* The whole frame is well-formed and holds events that a worker may report. The drafts' own bytes are chain_append's to judge. */
 bool record_batch_check(struct slice frame, struct record_batch *ret, struct slice *ret_items);
 /* Takes the next item from the front of items that record_batch_check passed; false at the end. */
 bool record_item_next(struct slice *items, struct record_item *ret);
-/* A draft is printable ASCII, begins with its time, and is balanced JSON members: whatever a worker sends, it stays one
- * line and one object. */
-bool record_draft_ok(struct slice draft);
 /* The draft inside a finished line (less seq, prev and hash): what a recorder that restarts knows duplicates by. False: no
  * finished line. The parts follow each other in the draft. */
 bool record_line_draft(struct slice line, struct slice *ret_ts, struct slice *ret_rest);
