@@ -33,6 +33,13 @@ struct watched_signal {
     void *arg;
 };
 
+struct watched_fd {
+    struct watched_fd *next;
+    struct event *event;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
 struct loop {
     struct event_base *base;
     struct list deferred;
@@ -41,6 +48,7 @@ struct loop {
     struct hook hooks[HOOKS_MAX];
     size_t hook_count;
     struct watched_signal *signals;
+    struct watched_fd *fds;
     int64_t now_ms;         /* 0: not asked for in this turn */
     int64_t wall_us;        /* likewise */
     bool running, stopped;
@@ -124,6 +132,12 @@ loop_free(struct loop *l)
         l->signals = s->next;
         event_free(s->event);
         free(s);
+    }
+    while (l->fds) {
+        struct watched_fd *w = l->fds;
+        l->fds = w->next;
+        event_free(w->event);
+        free(w);
     }
     event_base_free(l->base);
     free(l->late);
@@ -287,4 +301,26 @@ loop_on_signal(struct loop *l, int signo, void (*fn)(void *, int signo), void *a
         abort();
     s->next = l->signals;
     l->signals = s;
+}
+
+static void
+fd_readable(evutil_socket_t fd, short what, void *arg)
+{
+    struct watched_fd *w = arg;
+    (void)fd;
+    (void)what;
+    w->fn(w->arg);
+}
+
+void
+loop_on_readable(struct loop *l, int fd, void (*fn)(void *), void *arg)
+{
+    struct watched_fd *w = mem_zalloc(sizeof *w);
+    w->fn = fn;
+    w->arg = arg;
+    w->event = event_new(l->base, fd, EV_READ | EV_PERSIST, fd_readable, w);
+    if (!w->event || event_add(w->event, NULL) != 0)
+        abort();
+    w->next = l->fds;
+    l->fds = w;
 }

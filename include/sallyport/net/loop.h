@@ -45,5 +45,7 @@ bool timer_running(const struct timer *t);
 
 /* SIGTERM, SIGHUP and so on as callbacks in the loop. */
 void loop_on_signal(struct loop *l, int signo, void (*fn)(void *, int signo), void *arg);
+/* fn(arg) whenever fd can be read, for as long as the loop lives: inotify and the like. fd stays the caller's. */
+void loop_on_readable(struct loop *l, int fd, void (*fn)(void *), void *arg);
 
 #endif
