@@ -1,0 +1,651 @@
+/* Streams over real sockets: events, back-pressure, ends and failures, TLS both ways. */
+#include "sallyport/net/stream.h"
+
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+
+#include "sallyport/base/mem.h"
+#include "sallyport/tls/context.h"
+#include "unit/certs.h"
+#include "unit/loopback.h"
+
+#define ALL (256 * 1024)
+
+/* One end, and everything that it saw. */
+struct end {
+    struct stream *stream;
+    bool inside;            /* a call of ours is on the stack: no event may come */
+    int readable, writable, secured, failed, timeouts;
+    bool eof, error;
+    char *got;              /* up to ALL bytes */
+    size_t got_len;
+    const char *to_send;
+    size_t to_send_len;
+    size_t read_at_most;    /* of one event; 0: all there is */
+    bool free_on_readable, finish_after_send, pause_on_data;
+    size_t stop_at;         /* stop the loop at so many bytes */
+};
+
+static struct end a, b;
+static struct test_cert ca, leaf;
+static SSL_CTX *server, *client;
+
+static void
+end_read(struct end *e)
+{
+    for (;;) {
+        size_t n = 0, room = e->read_at_most ? e->read_at_most : ALL - e->got_len;
+        if (room > ALL - e->got_len)
+            room = ALL - e->got_len;
+        if (room == 0) {
+            stream_want(e->stream, false, false);
+            loop_stop(loop);
+            return;
+        }
+        enum stream_io io = stream_read(e->stream, e->got + e->got_len, room, &n);
+        if (io == STREAM_DONE)
+            e->got_len += n;
+        e->eof |= io == STREAM_EOF;
+        e->error |= io == STREAM_ERROR;
+        if (io == STREAM_EOF || io == STREAM_ERROR)
+            stream_want(e->stream, false, false);
+        if (io == STREAM_EOF || io == STREAM_ERROR || (e->stop_at && e->got_len >= e->stop_at))
+            loop_stop(loop);
+        if (e->pause_on_data)
+            stream_want(e->stream, false, false);
+        if (io != STREAM_DONE || e->read_at_most)
+            return;
+    }
+}
+
+static void
+end_write(struct end *e)
+{
+    while (e->to_send_len > 0) {
+        size_t n = 0;
+        enum stream_io io = stream_write_slice(e->stream, slice_of(e->to_send, e->to_send_len), &n);
+        e->error |= io == STREAM_ERROR;
+        if (io != STREAM_DONE)
+            return;
+        e->to_send += n;
+        e->to_send_len -= n;
+    }
+    stream_want(e->stream, true, false);
+    if (e->finish_after_send)
+        stream_shutdown_write(e->stream);
+}
+
+static void
+on_event(void *owner, enum stream_event event)
+{
+    struct end *e = owner;
+    CHECK(!a.inside && !b.inside);
+    switch (event) {
+    case STREAM_READABLE:
+        e->readable++;
+        if (e->free_on_readable) {
+            stream_free(e->stream);
+            e->stream = NULL;
+            loop_stop(loop);
+            return;
+        }
+        end_read(e);
+        return;
+    case STREAM_WRITABLE:
+        e->writable++;
+        end_write(e);
+        return;
+    case STREAM_SECURED:
+        e->secured++;
+        if (a.secured && b.secured)
+            loop_stop(loop);
+        return;
+    case STREAM_FAILED:
+        e->failed++;
+        loop_stop(loop);
+        return;
+    case STREAM_TIMEOUT:
+        e->timeouts++;
+        loop_stop(loop);
+        return;
+    }
+}
+
+static void
+begin(void)
+{
+    int fds[2];
+    loop = loop_new();
+    a = b = (struct end){0};
+    a.got = mem_alloc(ALL);
+    b.got = mem_alloc(ALL);
+    tcp_pair(fds);
+    a.stream = stream_new(loop, fds[0], on_event, &a);
+    b.stream = stream_new(loop, fds[1], on_event, &b);
+}
+
+static void
+end(void)
+{
+    stream_free(a.stream);
+    stream_free(b.stream);
+    loop_free(loop);
+    free(a.got);
+    free(b.got);
+}
+
+static void
+begin_tls(void)
+{
+    struct err err;
+    begin();
+    test_cert_make(&ca, NULL, NULL, 30);
+    test_cert_make(&leaf, &ca, "DNS:gw.example.test,IP:192.0.2.7", 30);
+    server = tls_server_context(slice_str(leaf.cert_pem), slice_str(leaf.key_pem), slice_str(""), &err);
+    client = tls_client_context(slice_str(ca.cert_pem), &err);
+    CHECK(server && client);
+}
+
+static void
+secure(void)
+{
+    a.inside = true;
+    stream_connect_tls(a.stream, client, "gw.example.test");
+    stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+    a.inside = false;
+    run_loop(5000);
+    CHECK(a.secured == 1 && b.secured == 1);
+}
+
+static void
+end_tls(void)
+{
+    SSL_CTX_free(server);
+    SSL_CTX_free(client);
+    test_cert_done(&ca);
+    test_cert_done(&leaf);
+    end();
+    CHECK(ERR_peek_error() == 0);
+}
+
+static void
+put(struct end *e, const char *text)
+{
+    size_t n = 0;
+    e->inside = true;
+    CHECK(stream_write_slice(e->stream, slice_str(text), &n) == STREAM_DONE && n == strlen(text));
+    e->inside = false;
+}
+
+/* --- plain ------------------------------------------------------------------------------------------------------- */
+
+TEST(nothing_is_told_before_it_is_wanted)
+{
+    begin();
+    put(&a, "hello");
+    run_loop_for(20);
+    CHECK(b.readable == 0);
+    b.stop_at = 5;
+    b.inside = true;
+    stream_want(b.stream, true, false);
+    b.inside = false;
+    run_loop(2000);
+    CHECK(b.readable == 1 && b.got_len == 5);
+    end();
+}
+
+TEST(unread_bytes_are_told_again)
+{
+    begin();
+    b.read_at_most = 1;
+    b.stop_at = 5;
+    put(&a, "hello");
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.readable == 5 && memcmp(b.got, "hello", 5) == 0);
+    end();
+}
+
+TEST(reading_can_be_stopped_and_begun_again)
+{
+    begin();
+    b.stop_at = 1;
+    stream_want(b.stream, true, false);
+    put(&a, "1");
+    run_loop(2000);
+    stream_want(b.stream, false, false);
+    put(&a, "2");
+    run_loop_for(20);
+    CHECK(b.got_len == 1);
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.got_len == 2);
+    end();
+}
+
+TEST(a_half_close_is_an_orderly_end_and_the_other_half_lives)
+{
+    begin();
+    stream_want(b.stream, true, false);
+    stream_shutdown_write(a.stream);
+    run_loop(2000);
+    CHECK(b.eof && !b.error && b.failed == 0);
+    put(&b, "still here");
+    a.stop_at = 10;
+    stream_want(a.stream, true, false);
+    run_loop(2000);
+    CHECK(a.got_len == 10);
+    end();
+}
+
+TEST(a_reset_is_an_error_and_never_silent)
+{
+    begin();
+    stream_want(b.stream, true, false);
+    stream_reset(a.stream);
+    a.stream = NULL;
+    run_loop(2000);
+    CHECK(b.error && !b.eof);
+    run_loop_for(10);
+    CHECK(b.failed == 1);
+    run_loop_for(10);
+    CHECK(b.failed == 1);
+    end();
+}
+
+TEST(writing_to_a_peer_that_is_gone_is_an_error_once_told)
+{
+    size_t n;
+    begin();
+    stream_reset(a.stream);
+    a.stream = NULL;
+    usleep(10000);
+    CHECK(stream_write_slice(b.stream, slice_str("x"), &n) == STREAM_ERROR);
+    CHECK(stream_write_slice(b.stream, slice_str("x"), &n) == STREAM_ERROR);
+    CHECK(b.failed == 0);
+    run_loop(2000);
+    CHECK(b.failed == 1);
+    end();
+}
+
+TEST(an_answer_sent_before_the_reset_can_still_be_read)
+{
+    size_t n;
+    begin();
+    put(&b, "request, which nobody reads");
+    put(&a, "answer");
+    usleep(5000);
+    stream_free(a.stream); /* unread bytes: the kernel sends RST */
+    a.stream = NULL;
+    usleep(10000);
+    stream_want(b.stream, true, false);
+    CHECK(stream_write_slice(b.stream, slice_str("x"), &n) == STREAM_ERROR);
+    run_loop(2000);
+    CHECK(b.got_len == 6 && memcmp(b.got, "answer", 6) == 0);
+    end();
+}
+
+TEST(a_stream_may_be_freed_inside_its_event)
+{
+    int before = open_descriptors();
+    begin();
+    b.free_on_readable = true;
+    put(&a, "x");
+    stream_want(b.stream, true, true);
+    run_loop(2000);
+    CHECK(b.readable == 1);
+    end();
+    CHECK(open_descriptors() == before);
+}
+
+TEST(no_event_after_free_in_the_same_turn)
+{
+    begin();
+    b.stop_at = a.stop_at = 1;
+    put(&a, "x");
+    put(&b, "x");
+    usleep(5000);
+    stream_want(a.stream, true, true);
+    stream_want(b.stream, true, true);
+    stream_free(b.stream);
+    b.stream = NULL;
+    run_loop(2000);
+    CHECK(b.readable == 0 && b.writable == 0);
+    end();
+}
+
+static char pattern[ALL];
+
+static void
+move_everything(void)
+{
+    for (size_t i = 0; i < ALL; i++)
+        pattern[i] = (char)(i * 7 + i / 251);
+    a.to_send = pattern;
+    a.to_send_len = ALL;
+    a.finish_after_send = true;
+    int small = 4096;
+    if (stream_raw_fd(a.stream) >= 0)
+        setsockopt(stream_raw_fd(a.stream), SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    stream_want(a.stream, false, true);
+    run_loop_for(20); /* the other side does not read: the socket fills */
+    size_t left = a.to_send_len;
+    CHECK(left > 0 || stream_tls(a.stream));
+    stream_want(b.stream, true, false);
+    run_loop(20000);
+    CHECK(a.to_send_len == 0);
+    CHECK_THAT(b.got_len == ALL, "%zu", b.got_len);
+    CHECK(memcmp(b.got, pattern, ALL) == 0);
+}
+
+TEST(back_pressure_holds_and_loses_nothing)
+{
+    begin();
+    move_everything();
+    end();
+}
+
+TEST(many_pieces_are_written_in_order)
+{
+    struct iovec iov[100];
+    size_t n = 0;
+    begin();
+    for (int i = 0; i < 100; i++)
+        iov[i] = (struct iovec){pattern + i, 1};
+    CHECK(stream_write(a.stream, iov, 100, &n) == STREAM_DONE && n == 64);
+    b.stop_at = n;
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(memcmp(b.got, pattern, n) == 0);
+    end();
+}
+
+TEST(a_deadline_fires_once_moves_and_ends)
+{
+    begin();
+    int64_t start = loop_now_ms(loop);
+    stream_set_deadline(a.stream, start + 10);
+    stream_set_deadline(a.stream, start + 40); /* later: the timer that runs is kept */
+    run_loop(2000);
+    CHECK(a.timeouts == 1 && loop_now_ms(loop) >= start + 40);
+    run_loop_for(30);
+    CHECK(a.timeouts == 1);
+    stream_set_deadline(a.stream, loop_now_ms(loop) + 60000);
+    stream_set_deadline(a.stream, loop_now_ms(loop) + 5); /* earlier */
+    run_loop(2000);
+    CHECK(a.timeouts == 2);
+    stream_set_deadline(a.stream, loop_now_ms(loop) + 5);
+    stream_set_deadline(a.stream, 0);
+    run_loop_for(20);
+    CHECK(a.timeouts == 2);
+    stream_set_deadline(a.stream, loop_now_ms(loop) - 5); /* over already: from the loop all the same */
+    CHECK(a.timeouts == 2);
+    run_loop(2000);
+    CHECK(a.timeouts == 3);
+    end();
+}
+
+TEST(the_peer_is_known_and_can_be_told)
+{
+    uint16_t port = 0;
+    char text[ADDR_TEXT_SIZE];
+    struct addr told = {.family = AF_INET, .bytes = {192, 0, 2, 9}};
+    begin();
+    struct addr peer = stream_peer(a.stream, &port);
+    addr_format(&peer, text);
+    CHECK_STR(text, "127.0.0.1");
+    CHECK(port != 0);
+    stream_set_peer(a.stream, &told, 99);
+    peer = stream_peer(a.stream, &port);
+    CHECK(addr_equal(&peer, &told) && port == 99);
+    end();
+    int fds[2];
+    loop = loop_new();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
+    struct stream *s = stream_new(loop, fds[0], on_event, &a);
+    stream_tune(s);
+    CHECK(stream_peer(s, NULL).family == 0);
+    stream_free(s);
+    close(fds[1]);
+    loop_free(loop);
+}
+
+TEST(a_tuned_stream_sends_at_once_and_notices_dead_peers)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+    begin();
+    stream_tune(a.stream);
+    CHECK(getsockopt(stream_raw_fd(a.stream), IPPROTO_TCP, TCP_NODELAY, &value, &len) == 0 && value == 1);
+    CHECK(getsockopt(stream_raw_fd(a.stream), SOL_SOCKET, SO_KEEPALIVE, &value, &len) == 0 && value == 1);
+    CHECK(getsockopt(stream_raw_fd(a.stream), IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &len) == 0 && value == 120000);
+    end();
+}
+
+/* --- TLS --------------------------------------------------------------------------------------------------------- */
+
+TEST(tls_carries_bytes_both_ways)
+{
+    int before = open_descriptors();
+    begin_tls();
+    secure();
+    CHECK(stream_raw_fd(a.stream) == -1 && stream_tls(b.stream));
+    put(&a, "to the server");
+    b.stop_at = 13;
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.got_len == 13 && memcmp(b.got, "to the server", 13) == 0);
+    put(&b, "to the client");
+    a.stop_at = 13;
+    stream_want(a.stream, true, false);
+    run_loop(2000);
+    CHECK(a.got_len == 13);
+    end_tls();
+    CHECK(open_descriptors() == before);
+}
+
+TEST(tls_tells_decrypted_bytes_again)
+{
+    begin_tls();
+    secure();
+    b.read_at_most = 1; /* of one record */
+    b.stop_at = 10;
+    put(&a, "0123456789");
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.readable == 10 && b.got_len == 10);
+    end_tls();
+}
+
+TEST(tls_tells_decrypted_bytes_that_are_wanted_later)
+{
+    begin_tls();
+    secure();
+    b.read_at_most = 4;
+    b.stop_at = 4;
+    b.pause_on_data = true;
+    put(&a, "0123456789");
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    run_loop_for(10);
+    CHECK(b.got_len == 4);
+    b.stop_at = 10;
+    b.pause_on_data = false;
+    b.inside = true;
+    stream_want(b.stream, true, false); /* the socket has nothing more; the record has */
+    b.inside = false;
+    run_loop(2000);
+    CHECK(b.got_len == 10);
+    end_tls();
+}
+
+TEST(tls_holds_back_pressure)
+{
+    begin_tls();
+    secure();
+    move_everything();
+    stream_want(b.stream, true, false);
+    b.got_len = 0; /* room for the end, which comes after the last byte */
+    run_loop(2000);
+    CHECK(b.eof && b.got_len == 0);
+    end_tls();
+}
+
+TEST(tls_gathers_small_pieces)
+{
+    char expected[4000];
+    struct iovec iov[40];
+    size_t n = 0;
+    begin_tls();
+    secure();
+    memset(expected, 'y', sizeof expected);
+    for (int i = 0; i < 40; i++)
+        iov[i] = (struct iovec){expected + i * 100, 100};
+    CHECK(stream_write(a.stream, iov, 40, &n) == STREAM_DONE && n == sizeof expected);
+    b.stop_at = n;
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.got_len == n && memcmp(b.got, expected, n) == 0);
+    end_tls();
+}
+
+TEST(tls_close_notify_is_an_orderly_end)
+{
+    begin_tls();
+    secure();
+    stream_want(b.stream, true, false);
+    stream_shutdown_write(a.stream);
+    run_loop(2000);
+    CHECK(b.eof && !b.error);
+    put(&b, "still here");
+    a.stop_at = 10;
+    stream_want(a.stream, true, false);
+    run_loop(2000);
+    CHECK(a.got_len == 10);
+    end_tls();
+}
+
+TEST(tls_cut_without_close_notify_is_an_error)
+{
+    begin_tls();
+    secure();
+    stream_want(b.stream, true, false);
+    stream_free(a.stream);
+    a.stream = NULL;
+    run_loop(2000);
+    CHECK(b.error && !b.eof);
+    end_tls();
+}
+
+/* A client that has spoken already: its bytes were read to look at the hello. */
+static void
+read_raw(struct stream *s, char *out, size_t size, size_t *ret_len)
+{
+    struct pollfd p = {.fd = stream_raw_fd(s), .events = POLLIN};
+    CHECK(poll(&p, 1, 2000) == 1);
+    CHECK(stream_read(s, out, size, ret_len) == STREAM_DONE);
+}
+
+TEST(bytes_read_before_tls_belong_to_the_handshake)
+{
+    char first[4096];
+    for (size_t taken = 1; taken < 400; taken += 37) {
+        size_t n = 0;
+        begin_tls();
+        stream_connect_tls(a.stream, client, "gw.example.test");
+        run_loop_for(2);
+        read_raw(b.stream, first, taken, &n);
+        stream_accept_tls(b.stream, server, slice_of(first, n));
+        memset(first, 0, sizeof first); /* it was copied */
+        run_loop(5000);
+        CHECK_THAT(a.secured == 1 && b.secured == 1, "%zu bytes first", taken);
+        end_tls();
+    }
+}
+
+TEST(a_whole_hello_that_came_first_needs_no_further_byte)
+{
+    char first[8192];
+    size_t n = 0;
+    begin_tls();
+    stream_connect_tls(a.stream, client, "gw.example.test");
+    run_loop_for(5);
+    read_raw(b.stream, first, sizeof first, &n);
+    b.inside = true;
+    stream_accept_tls(b.stream, server, slice_of(first, n));
+    b.inside = false;
+    run_loop(5000);
+    CHECK(b.secured == 1);
+    end_tls();
+}
+
+TEST(what_is_not_tls_fails_once)
+{
+    size_t n;
+    begin_tls();
+    stream_accept_tls(b.stream, server, slice_str("GET / HTTP/1.1\r\n\r\n"));
+    CHECK(b.failed == 0);
+    run_loop(2000);
+    CHECK(b.failed == 1 && b.secured == 0);
+    CHECK(stream_read(b.stream, b.got, 1, &n) == STREAM_ERROR);
+    run_loop_for(10);
+    CHECK(b.failed == 1);
+    end_tls();
+}
+
+TEST(a_peer_that_leaves_in_the_handshake_fails_it)
+{
+    begin_tls();
+    stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+    stream_free(a.stream);
+    a.stream = NULL;
+    run_loop(2000);
+    CHECK(b.failed == 1);
+    end_tls();
+}
+
+static void
+expect_refusal(const char *name)
+{
+    begin_tls();
+    stream_connect_tls(a.stream, client, name);
+    stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+    run_loop(5000);
+    CHECK_THAT(a.failed == 1 && a.secured == 0, "%s", name ? name : "(none)");
+    end_tls();
+}
+
+TEST(a_server_of_another_name_is_refused)
+{
+    expect_refusal("other.example.test");
+    expect_refusal("gw.example.test.evil.example.net");
+    expect_refusal("192.0.2.8");
+    expect_refusal(NULL);
+}
+
+TEST(a_server_is_accepted_by_address)
+{
+    begin_tls();
+    stream_connect_tls(a.stream, client, "192.0.2.7");
+    stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+    run_loop(5000);
+    CHECK(a.secured == 1);
+    CHECK(SSL_get_servername(stream_tls(b.stream), TLSEXT_NAMETYPE_host_name) == NULL);
+    end_tls();
+}
+
+TEST(tls_may_be_freed_at_any_point_of_the_handshake)
+{
+    int before = open_descriptors();
+    for (int ms = 0; ms < 6; ms++) {
+        begin_tls();
+        stream_connect_tls(a.stream, client, "gw.example.test");
+        stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+        run_loop_for(ms);
+        stream_free(b.stream);
+        b.stream = NULL;
+        run_loop_for(2);
+        end_tls();
+    }
+    CHECK(open_descriptors() == before);
+}
