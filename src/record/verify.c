@@ -24,7 +24,9 @@ struct verify {
     struct chain chain;
     const char *file;
     uint64_t line;
-    bool begun;                /* a record was accepted */
+    bool begun; /* a record was accepted */
+    bool alien; /* the fault is a line that is no record, and the next record says how it came there
+                 */
     uint64_t gap_from, gap_to; /* after a gap was found: the numbers that are missing, [from, to) */
 };
 
@@ -148,8 +150,9 @@ judge_fault(struct verify *v, enum chain_fault fault, struct slice line)
     case CHAIN_CHECKPOINT:
         break;
     case CHAIN_NOT_A_RECORD:
-        fail(v, VERIFY_INSERTION, seq,
-             "expected record %" PRIu64 ", found a line that is not a record", seq);
+        v->alien = true;
+        fail(v, VERIFY_EDIT, seq, "expected record %" PRIu64 ", found a line that is not a record",
+             seq);
         break;
     case CHAIN_HASH:
         fail(v, VERIFY_EDIT, readable ? seq : 0,
@@ -229,6 +232,20 @@ take_record(struct verify *v, struct slice line)
     check_head(v, seq, hash);
 }
 
+/* Behind a line that is no record: where the expected one follows all the same, the line was put
+ * in. */
+static void
+look_behind_alien(struct verify *v, struct slice line)
+{
+    uint64_t seq;
+    char prev[SHA256_HEX_SIZE], hash[SHA256_HEX_SIZE];
+    if (!v->alien || !chain_read_line(line, &seq, prev, hash))
+        return;
+    v->alien = false;
+    if (seq == v->chain.next_seq)
+        v->result.kind = VERIFY_INSERTION;
+}
+
 /* Behind a gap: does what was missing turn up later? Then it was moved. */
 static void
 look_for_moved(struct verify *v, struct slice line)
@@ -261,6 +278,7 @@ verify_line(struct verify *v, struct slice line, bool whole)
         return;
     }
     if (r->kind != VERIFY_INTACT) {
+        look_behind_alien(v, line);
         look_for_moved(v, line);
         return;
     }
