@@ -58,6 +58,20 @@ fill_identity(const struct exchange *x, struct record *r)
     }
 }
 
+/* A target that has no canonical form is shown as sent, but for what may be a secret: other lines of the head, userinfo,
+ * query. */
+static struct slice
+shown_raw(struct slice raw)
+{
+    size_t len = 0, begin = 0;
+    while (len < raw.len && len < ACCOUNT_RAW_MAX && !memchr("\r\n?", raw.ptr[len], 3))
+        len++;
+    for (size_t i = 0; i < len; i++)
+        if (raw.ptr[i] == '@')
+            begin = i + 1;
+    return slice_of(raw.ptr + begin, len - begin);
+}
+
 static void
 fill_target(const struct exchange *x, struct record *r)
 {
@@ -65,8 +79,7 @@ fill_target(const struct exchange *x, struct record *r)
         r->host = host_slice(&x->target.host);
         r->port = x->target.port;
     } else if (x->arena && x->raw_target.ptr) {
-        size_t len = x->raw_target.len;
-        r->host = slice_of(x->raw_target.ptr, len < ACCOUNT_RAW_MAX ? len : ACCOUNT_RAW_MAX);
+        r->host = shown_raw(x->raw_target);
     }
     r->scheme = scheme_text(x);
 }

@@ -15,6 +15,7 @@
 
 #define EXCHANGE_ARENA 4096
 #define RETRY_AFTER_S 10
+#define RAW_TARGET_MAX 1024 /* of a head that cannot be parsed, for its record */
 /* How many bytes upstream are counted before they are taken from the shared budget: one atomic add a burst. */
 #define BUDGET_STEP 65536
 
@@ -131,7 +132,7 @@ exchange_finish(struct exchange *x, const char *cause)
     release(x);
     spend(x);
     /* A challenge is the first half of a handshake, not an exchange of its own: its one record says all. */
-    if (x->decided && x->reason != REASON_TOKEN_MISSING)
+    if (x->reason != REASON_TOKEN_MISSING)
         account_close(x);
     exchange_enter(x, EXCHANGE_DONE);
     list_remove(&x->proxy->exchanges, &x->node);
@@ -197,8 +198,6 @@ exchange_fail(struct exchange *x, enum reason reason, const char *detail)
 void
 exchange_client_gone(struct exchange *x)
 {
-    if (!x->decided)
-        account_decision(x, REASON_REQUEST_TIMEOUT);
     exchange_finish(x, "client_aborted");
 }
 
@@ -219,8 +218,7 @@ read_request(struct exchange *x, struct slice head)
     enum reason r = head_parse_request(x->arena, copy, &x->head);
     if (r != REASON_OK) {
         x->head = (struct head){0};
-        struct slice rest;
-        x->raw_target = slice_split(copy, '\r', &rest);
+        x->raw_target = copy;
         return r;
     }
     x->raw_target = x->head.target;
@@ -413,9 +411,7 @@ void
 exchange_start_refused(struct client *c, struct slice raw, enum reason reason)
 {
     struct exchange *x = exchange_new(c);
-    struct slice rest;
-    struct slice line = slice_split(raw, '\n', &rest);
-    x->raw_target = arena_dup(x->arena, slice_of(line.ptr, line.len < 512 ? line.len : 512));
+    x->raw_target = arena_dup(x->arena, slice_of(raw.ptr, raw.len < RAW_TARGET_MAX ? raw.len : RAW_TARGET_MAX));
     refuse(x, reason);
 }
 

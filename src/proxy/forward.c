@@ -14,6 +14,7 @@
 #define FORWARD_BUFFER 65536   /* bytes under way in one direction */
 #define FORWARD_RUN 16384      /* bytes of body handled at a time */
 #define FORWARD_INTERIM_MAX 16 /* 1xx answers to one request */
+#define FORWARD_ROUNDS 8       /* reads of the upstream before others get their turn */
 #define VIA "sallyport"
 
 struct forward {
@@ -400,7 +401,7 @@ take_upstream_eof(struct forward *f)
 static bool
 pump_response(struct forward *f)
 {
-    for (;;) {
+    for (int round = 0; round < FORWARD_ROUNDS; round++) {
         bool more = fill_from_upstream(f);
         while (!f->over && !f->answered && read_response_head(f))
             ;
@@ -412,8 +413,9 @@ pump_response(struct forward *f)
         if (f->up_eof && (!f->answered || buf_len(&f->up_in) == 0) && !take_upstream_eof(f))
             return false;
         if (f->response_done || !more || buf_len(&f->client->out))
-            return !f->over && flush_down(f);
+            break;
     }
+    return !f->over && flush_down(f);
 }
 
 /* ---- the driver ---- */

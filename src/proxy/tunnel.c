@@ -211,7 +211,9 @@ peek_hello(struct tunnel *t)
     enum reason r = REASON_OK;
     switch (hello_read(buf_slice(&t->client.held), &hello)) {
     case HELLO_MORE:
-        if (t->client.eof)
+        if (t->peek == PEEK_OPAQUE && buf_len(&t->client.held) == 0)
+            begin_relay(t); /* nothing to say, but it may want to listen */
+        else if (t->client.eof)
             finish(t, "client_closed");
         else if (buf_room(&t->client.held) == 0)
             deny(t, REASON_NOT_TLS);
