@@ -28,6 +28,10 @@ struct policy_context_options {
     size_t allow_address_count;
     const struct cidr *delegable_addresses;
     size_t delegable_address_count;
+    /* What a tunnel must carry there (it is held to it): {443} and {80} when NULL. Elsewhere a tunnel is opaque, and a
+     * rule with a scheme is "cannot tell". */
+    const uint16_t *tls_ports, *plain_ports;
+    size_t tls_port_count, plain_port_count;
 };
 
 struct policy_context *policy_context_new(const struct policy_context_options *o, struct err *err);

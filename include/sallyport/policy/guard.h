@@ -42,6 +42,10 @@ struct endpoints *guard_operator_endpoint(const struct sockaddr_storage *sa, soc
 const char *guard_explain(const struct guard *g, const struct policy *policy, const struct host *host, const struct addr *a);
 /* The table alone, without anybody's opening: false for forbidden. */
 bool guard_address_is_public(const struct addr *a);
+/* The table and a list of opened ranges: what may be named at all. Metadata needs its exact entry. */
+bool guard_address_is_opened(const struct addr *a, const struct cidr *opened, size_t count);
+/* The table's word for the address ("private use (RFC 1918)"), or NULL when it is public. */
+const char *guard_address_name(const struct addr *a);
 
 size_t endpoints_count(const struct endpoints *e);
 const struct endpoint *endpoints_at(const struct endpoints *e, size_t i);
