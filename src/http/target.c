@@ -265,6 +265,17 @@ host_to_ascii(struct slice utf8, char *out)
     return ok;
 }
 
+/* Has the UTF-8 text a character above ASCII, and none of the control characters U+0080 to U+009F, which stand in no
+ * name but come out of some A-labels that are made up ("xn--a")? */
+static bool
+is_ulabel(const char *utf8)
+{
+    for (const char *at = strchr(utf8, '\xc2'); at; at = strchr(at + 1, '\xc2'))
+        if ((unsigned char)at[1] < 0xa0)
+            return false;
+    return chars_has_obs_text(slice_str(utf8));
+}
+
 /* A label with "xn--" must be the one way to write something that is not ASCII. */
 static bool
 alabel_ok(struct slice label)
@@ -279,7 +290,7 @@ alabel_ok(struct slice label)
     if (idn2_to_unicode_8z8z(in, &unicode, 0) != IDN2_OK)
         return false;
     /* libidn2 hands an A-label that it cannot decode back as it is: that is ASCII, and refused likewise. */
-    bool ok = chars_has_obs_text(slice_str(unicode));
+    bool ok = is_ulabel(unicode);
     idn2_free(unicode);
     return ok;
 }
