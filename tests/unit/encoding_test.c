@@ -1,0 +1,129 @@
+/* Encodings: round trips of every length, and one text for one value. */
+#include "unit/test.h"
+
+#include "sallyport/base/buf.h"
+#include "sallyport/base/digest.h"
+#include "sallyport/base/encoding.h"
+
+TEST(base64_round_trips)
+{
+    unsigned char in[100], out[100];
+    char text[200];
+    size_t len;
+    for (size_t i = 0; i < sizeof in; i++)
+        in[i] = (unsigned char)(i * 151 + 7);
+    for (size_t n = 0; n <= sizeof in; n++) {
+        size_t text_len = base64url_encode(slice_of(in, n), text);
+        CHECK(text_len == strlen(text) && !strpbrk(text, "=+/"));
+        CHECK(base64url_decode(slice_of(text, text_len), out, &len) && len == n &&
+              memcmp(in, out, n) == 0);
+        text_len = base64_encode(slice_of(in, n), text);
+        CHECK(text_len % 4 == 0 && !strpbrk(text, "-_"));
+        CHECK(base64_decode(slice_of(text, text_len), out, &len) && len == n &&
+              memcmp(in, out, n) == 0);
+        while (text_len > 0 && text[text_len - 1] == '=')
+            text_len--;
+        CHECK(base64_decode(slice_of(text, text_len), out, &len) && len == n &&
+              memcmp(in, out, n) == 0);
+    }
+}
+
+TEST(base64url_is_canonical)
+{
+    static const char *const bad[] = {
+        "A",   "AAAAA", "AB",   "AAB",  "AA==", "AA=", "AAA=", "AA\n",
+        " AA", "A A",   "AA+A", "AA/A", "A.A",  "Z9",  "////", "\xff\xff\xff\xff",
+        "AAA*"};
+    unsigned char out[16];
+    size_t len = 99;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK_THAT(!base64url_decode(slice_str(bad[i]), out, &len) && len == 99, "%s", bad[i]);
+    CHECK(!base64url_decode(slice_of("AA\0A", 4), out, &len));
+    CHECK(base64url_decode(slice_str("AA"), out, &len) && len == 1 && out[0] == 0);
+    CHECK(base64url_decode(slice_str("_-8"), out, &len) && len == 2 && out[0] == 0xff &&
+          out[1] == 0xef);
+    CHECK(base64url_decode(slice_str(""), out, &len) && len == 0);
+}
+
+TEST(base64_padding_is_right_or_absent)
+{
+    static const char *const bad[] = {
+        "QQ=",  "QUI==",    "QUJD=", "=",      "==",    "====", "Q===", "QQ=Q",
+        "=QQQ", "QQ==QQ==", "QR==",  "QQ==\n", "QQ ==", "-_-_", "QUJDR"};
+    unsigned char out[32];
+    size_t len = 99;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK_THAT(!base64_decode(slice_str(bad[i]), out, &len) && len == 99, "%s", bad[i]);
+    CHECK(base64_decode(slice_str("QQ=="), out, &len) && len == 1 && out[0] == 'A');
+    CHECK(base64_decode(slice_str("QUI"), out, &len) && len == 2);
+    CHECK(base64_decode(slice_str("+/+/"), out, &len) && len == 3);
+}
+
+TEST(every_bad_byte_in_every_place)
+{
+    unsigned char out[16];
+    size_t len;
+    int accepted = 0;
+    for (int c = 0; c < 256; c++) {
+        for (int at = 0; at < 4; at++) {
+            char text[4] = {'A', 'A', 'A', 'A'};
+            text[at] = (char)c;
+            accepted += base64url_decode(slice_of(text, 4), out, &len);
+        }
+    }
+    CHECK(accepted == 64 * 4);
+}
+
+TEST(hex_is_lower_case_and_exact)
+{
+    unsigned char out[2] = {9, 9};
+    char text[5];
+    hex_encode("\x00\xfe", 2, text);
+    CHECK_STR(text, "00fe");
+    CHECK(hex_decode(slice_str("00fe"), out, 2) && out[0] == 0 && out[1] == 0xfe);
+    CHECK(!hex_decode(slice_str("00FE"), out, 2));
+    CHECK(!hex_decode(slice_str("00f"), out, 2));
+    CHECK(!hex_decode(slice_str("00fe0"), out, 2));
+    CHECK(!hex_decode(slice_str("00feff"), out, 2));
+    CHECK(!hex_decode(slice_str("00 e"), out, 2));
+    CHECK(!hex_decode(slice_str("0g00"), out, 2));
+}
+
+TEST(json_strings_are_printable)
+{
+    struct buf b;
+    char all[256];
+    buf_init(&b, 100000);
+    for (int i = 0; i < 256; i++)
+        all[i] = (char)i;
+    CHECK(json_append_string(&b, slice_of(all, sizeof all), 1000));
+    struct slice s = buf_slice(&b);
+    for (size_t i = 0; i < s.len; i++)
+        CHECK(s.ptr[i] >= 0x20 && s.ptr[i] <= 0x7e);
+    CHECK(memmem(s.ptr, s.len, "\\u0000\\u0001", 12) && memmem(s.ptr, s.len, "\\u00ff", 6));
+    CHECK(memmem(s.ptr, s.len, "!\\\"#", 4) && memmem(s.ptr, s.len, "[\\\\]", 4));
+    buf_clear(&b);
+    CHECK(!json_append_string(&b, slice_str("abcdef"), 3));
+    CHECK(slice_is(buf_slice(&b), "\"abc\""));
+    buf_clear(&b);
+    CHECK(json_append_string(&b, slice_of(NULL, 0), 3));
+    CHECK(slice_is(buf_slice(&b), "\"\""));
+    buf_done(&b);
+    buf_init(&b, 7);
+    json_append_string(&b, slice_str("\n"), 10);
+    CHECK(b.overflow && buf_len(&b) == 0);
+    buf_done(&b);
+}
+
+TEST(sha256_of_known_texts)
+{
+    char hex[SHA256_HEX_SIZE];
+    unsigned char whole[SHA256_SIZE], parts[SHA256_SIZE];
+    sha256_hex(slice_str("abc"), hex); /* FIPS 180-4, example */
+    CHECK_STR(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    sha256_hex(slice_of(NULL, 0), hex);
+    CHECK_STR(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    sha256(slice_str("abc"), whole);
+    sha256_two(slice_str("a"), slice_str("bc"), parts);
+    CHECK(memcmp(whole, parts, sizeof whole) == 0);
+}
