@@ -7,10 +7,11 @@
 
 #include "sallyport/base/encoding.h"
 
-#define BODY_SIZE_MAX 8192
-#define REPLY_SIZE_MAX (BODY_SIZE_MAX + 2048)
 #define SENTENCE_SIZE 2048
 #define FACT_MAX 512 /* bytes of rule, instance or detail: ours, but made of policy texts */
+/* The sentence and two facts with every byte escaped (six for one), and the fixed texts. */
+#define BODY_SIZE_MAX (6 * (SENTENCE_SIZE + 2 * FACT_MAX) + 2048)
+#define REPLY_SIZE_MAX (BODY_SIZE_MAX + 2048)
 
 static const struct {
     int status;
@@ -71,13 +72,13 @@ write_sentence(char text[SENTENCE_SIZE], const struct reply_facts *facts, enum r
 }
 
 static bool
-append_member(struct buf *b, const char *name, const char *text)
+append_member(struct buf *b, const char *name, const char *text, size_t max_len)
 {
     if (!buf_printf(b, ",\"%s\":", name))
         return false;
     if (!text || !text[0])
         return buf_append_str(b, "null");
-    json_append_string(b, slice_str(text), SENTENCE_SIZE); /* cut rather than refused; overflow shows on the buffer */
+    json_append_string(b, slice_str(text), max_len); /* cut rather than refused; overflow shows on the buffer */
     return !b->overflow;
 }
 
@@ -88,7 +89,7 @@ append_target(struct buf *b, const struct target *target)
     if (!target)
         return buf_append_str(b, ",\"host\":null,\"port\":null");
     snprintf(host, sizeof(host), "%.*s", (int)target->host.len, target->host.text);
-    return append_member(b, "host", host) && buf_printf(b, ",\"port\":%u", target->port);
+    return append_member(b, "host", host, sizeof(host)) && buf_printf(b, ",\"port\":%u", target->port);
 }
 
 /* problem+json (RFC 9457). */
@@ -98,10 +99,10 @@ write_body(struct buf *b, const struct reply_facts *facts, enum reason reason, i
     char sentence[SENTENCE_SIZE];
     write_sentence(sentence, facts, reason, status < 500);
     return buf_printf(b, "{\"type\":\"urn:sallyport:reason:%s\"", reason_text(reason)) &&
-           append_member(b, "title", reason_meaning(reason)) && buf_printf(b, ",\"status\":%d", status) &&
-           append_member(b, "detail", sentence) && append_member(b, "instance", facts->instance) &&
-           append_target(b, facts->target) && append_member(b, "reason", reason_text(reason)) &&
-           append_member(b, "rule", facts->rule) && buf_append_str(b, "}\n");
+           append_member(b, "title", reason_meaning(reason), FACT_MAX) && buf_printf(b, ",\"status\":%d", status) &&
+           append_member(b, "detail", sentence, SENTENCE_SIZE) && append_member(b, "instance", facts->instance, FACT_MAX) &&
+           append_target(b, facts->target) && append_member(b, "reason", reason_text(reason), FACT_MAX) &&
+           append_member(b, "rule", facts->rule, FACT_MAX) && buf_append_str(b, "}\n");
 }
 
 static bool

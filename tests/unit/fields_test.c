@@ -1,0 +1,218 @@
+/* What a head looks like when it has been passed on, byte for byte, and that it can be read in one way only. */
+#include "unit/test.h"
+
+#include "sallyport/base/arena.h"
+#include "sallyport/http/fields.h"
+
+#define H "Host: one.test\r\n"
+#define VIA "Via: 1.1 sallyport\r\n"
+
+static const struct forward_options plain = {.via_pseudonym = "sallyport"};
+
+/* Parses and writes; text gets the outcome, or "" when the buffer is too small. */
+static void
+pass_request(const char *raw, const struct forward_options *options, size_t cap, char *text, size_t size)
+{
+    struct arena *arena = arena_new(4096);
+    struct head head = {0};
+    struct target target = {0};
+    struct slice path;
+    struct buf out;
+    struct forward_options o = *options;
+    buf_init(&out, cap);
+    text[0] = '\0';
+    enum reason r = head_parse_request(arena, slice_str(raw), &head);
+    CHECK_THAT(r == REASON_OK, "%s: %s", raw, reason_text(r));
+    CHECK(target_from_uri(head.target, &target, &path) == REASON_OK);
+    o.body = head.body;
+    o.content_length = head.content_length;
+    if (fields_write_request(&out, &head, &target, path, &o))
+        snprintf(text, size, "%.*s", SLICE_ARG(buf_slice(&out)));
+    else
+        CHECK(buf_len(&out) == 0);
+    buf_done(&out);
+    arena_free(arena);
+}
+
+struct pass_case {
+    const char *raw, *want;
+};
+
+static void
+check_requests(const struct pass_case *cases, size_t count, const struct forward_options *o)
+{
+    char text[4096];
+    for (size_t i = 0; i < count; i++) {
+        pass_request(cases[i].raw, o, 4096, text, sizeof(text));
+        CHECK_STR(text, cases[i].want);
+    }
+}
+#define CHECK_REQUESTS(cases, o) check_requests(cases, sizeof(cases) / sizeof(cases[0]), o)
+
+TEST(request_lines_and_host)
+{
+    static const struct pass_case cases[] = {
+        {"GET http://One.test./p?q HTTP/1.1\r\nHost: ONE.TEST:80\r\n\r\n", "GET /p?q HTTP/1.1\r\n" H VIA "\r\n"},
+        {"GET http://one.test HTTP/1.1\r\n" H "\r\n", "GET / HTTP/1.1\r\n" H VIA "\r\n"},
+        {"GET http://one.test:8080/ HTTP/1.1\r\nHost: one.test:8080\r\n\r\n", "GET / HTTP/1.1\r\nHost: one.test:8080\r\n" VIA "\r\n"},
+        {"GET http://one.test:443/ HTTP/1.1\r\nHost: one.test:443\r\n\r\n", "GET / HTTP/1.1\r\nHost: one.test:443\r\n" VIA "\r\n"},
+        {"GET http://[2001:0db8::7]/ HTTP/1.1\r\nHost: [2001:db8:0::7]\r\n\r\n", "GET / HTTP/1.1\r\nHost: [2001:db8::7]\r\n" VIA "\r\n"},
+        {"GET http://one.test/ HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\n" H "Via: 1.0 sallyport\r\n\r\n"},
+        {"OPTIONS http://one.test HTTP/1.1\r\n" H "\r\n", "OPTIONS * HTTP/1.1\r\n" H VIA "\r\n"},
+        {"OPTIONS http://one.test/ HTTP/1.1\r\n" H "\r\n", "OPTIONS / HTTP/1.1\r\n" H VIA "\r\n"},
+        {"PROPFIND http://one.test/ HTTP/1.1\r\n" H "\r\n", "PROPFIND / HTTP/1.1\r\n" H VIA "\r\n"},
+        {"GET http://one.test/%2e%2e/%2F/a//b/../c;d?e=%00&f HTTP/1.1\r\n" H "\r\n",
+         "GET /%2e%2e/%2F/a//b/../c;d?e=%00&f HTTP/1.1\r\n" H VIA "\r\n"},
+    };
+    CHECK_REQUESTS(cases, &plain);
+}
+
+TEST(hop_by_hop_fields_end_here)
+{
+#define G "GET http://one.test/ HTTP/1.1\r\n" H
+#define OUT "GET / HTTP/1.1\r\n" H
+    static const struct pass_case cases[] = {
+        {G "Proxy-Authorization: Basic secret\r\nX: y\r\n\r\n", OUT "X: y\r\n" VIA "\r\n"},
+        {G "proxy-AUTHENTICATE: x\r\nProxy-Authentication-Info: x\r\nProxy-Status: x\r\nProxy: http://x\r\nPROXY_X: y\r\n\r\n", OUT VIA "\r\n"},
+        {G "Proxy-Connection: Keep-Alive\r\nKeep-Alive: 300\r\nTE: trailers\r\nTrailer: X\r\n\r\n", OUT VIA "\r\n"},
+        {G "Connection: X-Foo, x-BAZ\r\nX-Foo: 1\r\nX-Bar: 2\r\nX-Baz: 3\r\nx-foo: 4\r\n\r\n", OUT "X-Bar: 2\r\n" VIA "\r\n"},
+        {G "X-Foo: 1\r\nConnection: a\r\nConnection: X-Foo\r\n\r\n", OUT VIA "\r\n"},
+        {G "Connection: close\r\n\r\n", OUT VIA "\r\n"},
+        {G "Connection: Host, Authorization, Cookie\r\nAuthorization: a\r\nCookie: b\r\n\r\n", OUT "Authorization: a\r\nCookie: b\r\n" VIA "\r\n"},
+        {G "Upgrade: TLS/1.0\r\nConnection: Upgrade\r\n\r\n", OUT VIA "\r\n"},
+        {G "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", OUT VIA "\r\n"},
+        {G "HTTP2-Settings: AAMAAABk\r\n\r\n", OUT VIA "\r\n"},
+        {G "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n\r\n", OUT "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n" VIA "\r\n"},
+        {G "Via: 1.1 a\r\nVia: 1.0 b, 1.1 c\r\n\r\n", OUT "Via: 1.1 a, 1.0 b, 1.1 c, 1.1 sallyport\r\n\r\n"},
+        {G "Connection: Via, Host\r\nVia: 1.1 a\r\n\r\n", OUT VIA "\r\n"},
+        {G "A:  x  y\t\r\nB:\r\na: \xff\r\n\r\n", OUT "A: x  y\r\nB: \r\na: \xff\r\n" VIA "\r\n"},
+        {G "X-HTTP-Method-Override: PUT\r\n\r\n", OUT "X-HTTP-Method-Override: PUT\r\n" VIA "\r\n"},
+    };
+    CHECK_REQUESTS(cases, &plain);
+}
+
+TEST(framing_is_written_anew)
+{
+#define P "POST http://one.test/ HTTP/1.1\r\n" H
+#define POUT "POST / HTTP/1.1\r\n" H
+    static const struct pass_case cases[] = {
+        {P "Content-Length: 3\r\nConnection: Content-Length\r\n\r\n", POUT "Content-Length: 3\r\n" VIA "\r\n"},
+        {P "Connection: Transfer-Encoding\r\nTransfer-Encoding: CHUNKED\r\n\r\n", POUT "Transfer-Encoding: chunked\r\n" VIA "\r\n"},
+        {P "Content-Length: 0\r\n\r\n", POUT "Content-Length: 0\r\n" VIA "\r\n"},
+        {P "\r\n", POUT VIA "\r\n"},
+        {P "Expect: 100-Continue\r\nContent-Length: 3\r\nConnection: Expect\r\n\r\n", POUT "Expect: 100-continue\r\nContent-Length: 3\r\n" VIA "\r\n"},
+        {P "Expect: 100-continue\r\n\r\n", POUT VIA "\r\n"},
+    };
+    CHECK_REQUESTS(cases, &plain);
+}
+
+TEST(options_of_the_proxy)
+{
+    char text[4096];
+    struct forward_options o = plain;
+    o.close = true;
+    pass_request(G "\r\n", &o, 4096, text, sizeof(text));
+    CHECK_STR(text, OUT VIA "Connection: close\r\n\r\n");
+    o = plain;
+    o.drop_method_override = true;
+    pass_request(G "X-HTTP-Method-Override: PUT\r\nx-http-method: PUT\r\nX-Method-Override: PUT\r\n\r\n", &o, 4096, text, sizeof(text));
+    CHECK_STR(text, OUT VIA "\r\n");
+    o = plain;
+    o.absolute = true;
+    o.parent_authorization = slice_str("Bearer t");
+    pass_request(G "Proxy-Authorization: Basic secret\r\n\r\n", &o, 4096, text, sizeof(text));
+    CHECK_STR(text, "GET http://one.test/ HTTP/1.1\r\n" H "Proxy-Authorization: Bearer t\r\n" VIA "\r\n");
+    pass_request("OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\n\r\n", &o, 4096, text, sizeof(text));
+    CHECK_STR(text, "OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\nProxy-Authorization: Bearer t\r\n" VIA "\r\n");
+}
+
+TEST(upgrade_passes_only_when_it_is_one)
+{
+#define KEY "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    char text[4096];
+    struct forward_options o = plain;
+    o.keep_upgrade = true;
+    pass_request(G KEY "Upgrade: WebSocket\r\nConnection: upgrade, Sec-WebSocket-Key\r\n\r\n", &o, 4096, text, sizeof(text));
+    CHECK_STR(text, OUT KEY VIA "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    pass_request(G KEY "Upgrade: websocket\r\nConnection: keep-alive\r\n\r\n", &o, 4096, text, sizeof(text));
+    CHECK_STR(text, OUT KEY VIA "\r\n");
+    pass_request(G KEY "Upgrade: websocket\r\nConnection: upgrade\r\n\r\n", &plain, 4096, text, sizeof(text));
+    CHECK_STR(text, OUT KEY VIA "\r\n");
+}
+
+TEST(half_a_head_is_never_written)
+{
+    char text[4096];
+    size_t full = sizeof(OUT "X: y\r\n" VIA "\r\n") - 1;
+    for (size_t cap = 0; cap < full; cap++) {
+        pass_request(G "X: y\r\n\r\n", &plain, cap, text, sizeof(text));
+        CHECK(text[0] == '\0');
+    }
+    pass_request(G "X: y\r\n\r\n", &plain, full, text, sizeof(text));
+    CHECK(strlen(text) == full);
+}
+
+static void
+pass_response(const char *method, const char *raw, const struct forward_options *options, enum body_kind *body, char *text, size_t size)
+{
+    struct arena *arena = arena_new(4096);
+    struct head head = {0};
+    struct buf out;
+    struct forward_options o = *options;
+    buf_init(&out, 4096);
+    enum reason r = head_parse_response(arena, slice_str(raw), slice_str(method), &head);
+    CHECK_THAT(r == REASON_OK, "%s: %s", raw, reason_text(r));
+    o.body = body ? *body : head.body;
+    o.content_length = head.content_length;
+    CHECK(fields_write_response(&out, &head, &o));
+    snprintf(text, size, "%.*s", SLICE_ARG(buf_slice(&out)));
+    buf_done(&out);
+    arena_free(arena);
+}
+
+TEST(responses)
+{
+#define R "HTTP/1.1 200 OK\r\n"
+    static const struct {
+        const char *method, *raw, *want;
+    } cases[] = {
+        {"GET", R "Content-Length: 3\r\nA: b\r\n\r\n", R "A: b\r\nContent-Length: 3\r\n" VIA "\r\n"},
+        {"GET", R "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n", R "Trailer: X\r\nTransfer-Encoding: chunked\r\n" VIA "\r\n"},
+        {"GET", R "\r\n", R VIA "Connection: close\r\n\r\n"},
+        {"GET", "HTTP/1.0 200 \r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 \r\nContent-Length: 0\r\nVia: 1.0 sallyport\r\n\r\n"},
+        {"GET", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 \r\nContent-Length: 0\r\n" VIA "\r\n"},
+        {"HEAD", R "Content-Length: 1234\r\n\r\n", R "Content-Length: 1234\r\n" VIA "\r\n"},
+        {"HEAD", R "Transfer-Encoding: chunked\r\n\r\n", R VIA "\r\n"},
+        {"GET", "HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n", "HTTP/1.1 304 X\r\nContent-Length: 3\r\n" VIA "\r\n"},
+        {"GET", "HTTP/1.1 204 X\r\nContent-Length: 3\r\n\r\n", "HTTP/1.1 204 X\r\n" VIA "\r\n"},
+        {"GET", "HTTP/1.1 103 Hints\r\nLink: </x>\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 103 Hints\r\nLink: </x>\r\n" VIA "\r\n"},
+        {"GET", R "Connection: X-Foo\r\nX-Foo: secret\r\nKeep-Alive: timeout=9\r\nContent-Length: 0\r\n\r\n", R "Content-Length: 0\r\n" VIA "\r\n"},
+        {"GET", R "Alt-Svc: h2=\":443\"\r\nUpgrade: h2\r\nProxy-Status: evil\r\nX-Deny-Reason: ok\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+         R "Content-Length: 0\r\n" VIA "\r\n"},
+        {"GET", R "Connection: Set-Cookie, Location\r\nSet-Cookie: a\r\nContent-Length: 0\r\n\r\n", R "Set-Cookie: a\r\nContent-Length: 0\r\n" VIA "\r\n"},
+        {"GET", "HTTP/1.1 302 Found\r\nLocation: http://two.test/\r\nContent-Length: 0\r\n\r\n",
+         "HTTP/1.1 302 Found\r\nLocation: http://two.test/\r\nContent-Length: 0\r\n" VIA "\r\n"},
+    };
+    char text[4096];
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        pass_response(cases[i].method, cases[i].raw, &plain, NULL, text, sizeof(text));
+        CHECK_STR(text, cases[i].want);
+    }
+}
+
+TEST(responses_reframed)
+{
+    char text[4096];
+    enum body_kind chunked = BODY_CHUNKED;
+    pass_response("GET", R "\r\n", &plain, &chunked, text, sizeof(text));
+    CHECK_STR(text, R "Transfer-Encoding: chunked\r\n" VIA "\r\n");
+    struct forward_options o = plain;
+    o.keep_upgrade = true;
+    pass_response("GET", "HTTP/1.1 101 Up\r\nConnection: upgrade\r\nUpgrade: WEBSOCKET\r\n\r\n", &o, NULL, text, sizeof(text));
+    CHECK_STR(text, "HTTP/1.1 101 Up\r\n" VIA "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    pass_response("GET", R "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n", &o, NULL, text, sizeof(text));
+    CHECK_STR(text, R "Content-Length: 0\r\n" VIA "\r\n");
+    o.close = true;
+    pass_response("GET", R "Content-Length: 0\r\n\r\n", &o, NULL, text, sizeof(text));
+    CHECK_STR(text, R "Content-Length: 0\r\n" VIA "Connection: close\r\n\r\n");
+}
