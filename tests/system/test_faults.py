@@ -2,11 +2,9 @@
 """Faults and changes under load: killed processes, a full disk, no descriptors, reloads, revocations, floods, drains."""
 import asyncio
 import collections
-import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 
@@ -14,7 +12,7 @@ from harness import netns
 netns.enter()
 from harness import cases, wire
 from harness import gate as gates
-from harness.cases import Failed, Skip, case, equal, eventually, expect
+from harness.cases import Skip, case, equal, eventually, expect
 from harness.dns import DnsStub
 from harness.origin import Origin, answer_ok, echo
 

@@ -16,9 +16,9 @@ from harness import netns
 netns.enter()
 from harness import cases, wire
 from harness import gate as gates
-from harness.cases import Skip, case, equal, eventually, expect
+from harness.cases import case, equal, eventually, expect
 from harness.dns import DnsStub
-from harness.origin import Origin, answer_ok, echo
+from harness.origin import Origin, echo
 from harness.pki import Authority
 
 FOLDER = tempfile.mkdtemp(prefix="sallyport-gate-")
@@ -456,7 +456,7 @@ def the_admin_socket_answers():
 @case
 def the_tcp_admin_address_says_little():
     port = gates.free_port()
-    with gate({"admin": {"address": f"127.0.0.1:{port}"}}) as g:
+    with gate({"admin": {"address": f"127.0.0.1:{port}"}}):
         def ask(path):
             return wire.say(("127.0.0.1", port), f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), seconds=3).status
         equal((ask("/healthz"), ask("/readyz"), ask("/metrics")), (200, 200, 200), "what it has")

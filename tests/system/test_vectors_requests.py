@@ -99,7 +99,7 @@ def ambiguous_requests():
 
 async def one_timing(lab, row):
     token = lab.auth(row["id"]).decode()
-    pieces, carry = [], b""
+    pieces = []
     for ms, b64 in row["segments"]:
         pieces.append((ms / 1000, base64.b64decode(b64)))
     whole = b"".join(p for _, p in pieces)
@@ -136,7 +136,7 @@ async def forward(lab, row):
     token = lab.auth(row["id"])
     data = vectors.substitute(vectors.blob(row, "raw"), token.decode())
     origin = lab.origins[0]
-    mark, seen = origin.accepted(), {id(c): len(c.seen) for c in origin.connections}
+    seen = {id(c): len(c.seen) for c in origin.connections}
     reply = await wire.talk(lab.gate.address, data, source=lab.next_source(), seconds=8, linger=0.05)
     if reply.status not in row["expect"]["status"]:
         return f"status {reply.status} ({reply.reason}), expected {row['expect']['status']}", data, verdict_of(reply)

@@ -8,9 +8,9 @@ from harness import netns
 netns.enter()
 from harness import cases, vectors, wire
 from harness import gate as gates
-from harness.cases import case, equal, eventually, expect, report, table
+from harness.cases import case, equal, expect, report, table
 from harness.dns import DnsStub
-from harness.origin import Origin, echo
+from harness.origin import Origin
 
 IDLE_MS = 2000
 STALLS = ("pr-077", "pr-079")  # rows in which the origin goes silent
