@@ -141,12 +141,14 @@ write_authority(struct buf *out, const struct target *target)
 }
 
 /* OPTIONS for the server as a whole came as an absolute-form without a path; it must leave as `*` (RFC 9112 section
- * 3.2.4) and go to a parent as it came. */
+ * 3.2.4) and go to a parent as it came. The caller may have made the path `*` already. */
 static bool
 is_server_options(const struct head *head, struct slice path)
 {
     struct slice t = head->target;
-    return slice_is(head->method, "OPTIONS") && slice_is(path, "/") && t.len && t.ptr[0] != '/' && t.ptr[t.len - 1] != '/';
+    if (!slice_is(head->method, "OPTIONS"))
+        return false;
+    return slice_is(path, "*") || (slice_is(path, "/") && t.len && t.ptr[0] != '/' && t.ptr[t.len - 1] != '/');
 }
 
 static bool
@@ -233,5 +235,7 @@ bool
 fields_write_response(struct buf *out, const struct head *head, const struct forward_options *o)
 {
     size_t before = buf_len(out);
+    if (head->status == 407)
+        return false;
     return finish(out, before, write_response(out, head, o));
 }

@@ -152,6 +152,39 @@ TEST(half_a_head_is_never_written)
     CHECK(strlen(text) == full);
 }
 
+TEST(server_options_by_path)
+{
+    struct arena *arena = arena_new(4096);
+    struct head head;
+    struct target target = {.scheme = SCHEME_HTTP, .port = 81};
+    struct buf out;
+    struct forward_options o = plain;
+    buf_init(&out, 4096);
+    CHECK(host_parse(slice_str("one.test"), &target.host));
+    CHECK(head_parse_request(arena, slice_str("OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\n\r\n"), &head) == REASON_OK);
+    CHECK(fields_write_request(&out, &head, &target, slice_str("*"), &o));
+    CHECK(slice_starts_with(buf_slice(&out), "OPTIONS * HTTP/1.1\r\nHost: one.test:81\r\n"));
+    buf_clear(&out);
+    o.absolute = true;
+    CHECK(fields_write_request(&out, &head, &target, slice_str("*"), &o));
+    CHECK(slice_starts_with(buf_slice(&out), "OPTIONS http://one.test:81 HTTP/1.1\r\n"));
+    buf_done(&out);
+    arena_free(arena);
+}
+
+TEST(a_407_of_an_upstream_is_not_passed_on)
+{
+    struct arena *arena = arena_new(4096);
+    struct head head;
+    struct buf out;
+    buf_init(&out, 4096);
+    static const char raw[] = "HTTP/1.1 407 Auth\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n";
+    CHECK(head_parse_response(arena, slice_str(raw), slice_str("GET"), &head) == REASON_OK);
+    CHECK(!fields_write_response(&out, &head, &plain) && buf_len(&out) == 0);
+    buf_done(&out);
+    arena_free(arena);
+}
+
 static void
 pass_response(const char *method, const char *raw, const struct forward_options *options, enum body_kind *body, char *text, size_t size)
 {

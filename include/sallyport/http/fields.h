@@ -23,7 +23,8 @@ struct forward_options {
  * field (the standard ones and those Connection names, except framing, Host and credentials of the origin, which
  * Connection cannot take away), no Proxy-*, no Expect but 100-continue, one Via. False: over the buffer's cap. */
 bool fields_write_request(struct buf *out, const struct head *head, const struct target *target, struct slice path, const struct forward_options *o);
-/* Writes the response head for the client likewise; also drops Alt-Svc (it would lead the client round the proxy). */
+/* Writes the response head for the client likewise; also drops Alt-Svc (it would lead the client round the proxy). False
+ * also for a 407: the client would take it for ours and send its token again, to whoever asked. */
 bool fields_write_response(struct buf *out, const struct head *head, const struct forward_options *o);
 
 /* May a field of this name pass from a response to the client, Connection aside? Not: hop-by-hop fields, Proxy-*,
