@@ -62,8 +62,8 @@ make_printable(char *text)
     }
 }
 
-json_t *
-json_read(struct slice text, const char *name, int max_depth, struct err *err)
+static json_t *
+read_flags(struct slice text, const char *name, int max_depth, size_t flags, struct err *err)
 {
     json_error_t fault;
     seed_once();
@@ -75,13 +75,24 @@ json_read(struct slice text, const char *name, int max_depth, struct err *err)
         err_invalid(err, "%s: arrays and objects are nested deeper than %d", name, max_depth);
         return NULL;
     }
-    json_t *value = json_loadb(text.len ? text.ptr : "", text.len,
-                               JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &fault);
+    json_t *value = json_loadb(text.len ? text.ptr : "", text.len, flags, &fault);
     if (!value) {
         make_printable(fault.text);
         err_invalid(err, "%s: line %d column %d: %s", name, fault.line, fault.column, fault.text);
     }
     return value;
+}
+
+json_t *
+json_read(struct slice text, const char *name, int max_depth, struct err *err)
+{
+    return read_flags(text, name, max_depth, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, err);
+}
+
+json_t *
+json_read_record(struct slice text, const char *name, int max_depth, struct err *err)
+{
+    return read_flags(text, name, max_depth, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, err);
 }
 
 struct json_at

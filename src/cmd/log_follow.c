@@ -32,11 +32,11 @@ colour_of(const struct log_seen *s)
 static void
 print_word(const struct log_seen *s, const char *name, const char *before)
 {
-    const char *text = log_seen_text(s, name);
-    if (!text[0])
+    struct slice text = log_seen_text(s, name);
+    if (text.len == 0)
         return;
     fputs(before, stdout);
-    log_print_safely(slice_str(text));
+    log_print_safely(text);
 }
 
 static void
@@ -63,15 +63,10 @@ print_record(const struct log_seen *s)
 {
     bool colour = use_colour();
     const char *ts = json_string_value(json_object_get(s->root, "ts"));
-    const char *verdict = log_seen_text(s, "decision"), *event = log_seen_text(s, "event");
     log_print_safely(slice_str(ts ? ts : "-"));
     fputs(colour ? colour_of(s) : "", stdout);
-    putchar(' ');
-    log_print_safely(slice_str(event));
-    if (verdict[0]) {
-        putchar(' ');
-        log_print_safely(slice_str(verdict));
-    }
+    print_word(s, "event", " ");
+    print_word(s, "decision", " ");
     fputs(colour ? "\033[0m" : "", stdout);
     print_word(s, "would", " would-");
     print_word(s, "reason", " ");

@@ -191,24 +191,25 @@ bool
 log_seen_read(struct log_seen *s, struct slice line)
 {
     struct err err;
-    s->root = json_read(line, "record", RECORD_DEPTH, &err);
+    s->root = json_read_record(line, "record", RECORD_DEPTH, &err);
     const json_t *mapped = json_object_get(s->root, "unmapped");
     s->members = mapped ? mapped : s->root;
     return s->root && json_is_string(json_object_get(s->members, "event"));
 }
 
-/* "" when there is none. */
-const char *
+struct slice
 log_seen_text(const struct log_seen *s, const char *name)
 {
     const json_t *value = json_object_get(s->members, name);
-    return json_is_string(value) ? json_string_value(value) : "";
+    if (!json_is_string(value))
+        return slice_of(NULL, 0);
+    return slice_of(json_string_value(value), json_string_length(value));
 }
 
 bool
 log_seen_is(const struct log_seen *s, const char *name, const char *text)
 {
-    return strcmp(log_seen_text(s, name), text) == 0;
+    return slice_is(log_seen_text(s, name), text);
 }
 
 uint64_t

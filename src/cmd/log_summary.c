@@ -14,7 +14,7 @@
 #define SHOWN_DEFAULT 20
 
 struct tally {
-    const char *name; /* the map's key, terminated, owned */
+    struct slice name; /* owned; ptr NULL for the total */
     uint64_t allowed, denied, challenged, failed, bytes_up, bytes_down;
 };
 
@@ -26,19 +26,19 @@ struct summary {
 };
 
 static struct tally *
-tally_of(struct map *m, const char *name)
+tally_of(struct map *m, struct slice name)
 {
-    if (!name[0])
-        name = "(none)";
-    struct tally *t = map_get(m, slice_str(name));
+    if (name.len == 0)
+        name = slice_str("(none)");
+    struct tally *t = map_get(m, name);
     if (!t && map_count(m) >= TALLIES_MAX) {
-        name = "(others)";
-        t = map_get(m, slice_str(name));
+        name = slice_str("(others)");
+        t = map_get(m, name);
     }
     if (!t) {
         t = mem_zalloc(sizeof *t);
-        t->name = mem_strdup(name);
-        map_put(m, slice_str(name), t);
+        t->name = slice_of(mem_dup_slice(name), name.len);
+        map_put(m, name, t);
     }
     return t;
 }
@@ -60,10 +60,10 @@ static struct tally
 tally_record(const struct log_seen *s)
 {
     struct tally t = {0};
-    const char *reason = log_seen_text(s, "reason");
+    struct slice reason = log_seen_text(s, "reason");
     if (log_seen_is(s, "event", "challenge"))
         t.challenged = 1;
-    else if (log_seen_is(s, "event", "repeated") && strcmp(reason, "token_missing") == 0)
+    else if (log_seen_is(s, "event", "repeated") && slice_is(reason, "token_missing"))
         t.challenged = log_seen_number(s, "count");
     else if (log_seen_is(s, "event", "repeated"))
         t.denied = log_seen_number(s, "count");
@@ -71,7 +71,7 @@ tally_record(const struct log_seen *s)
         t.denied = 1;
     else if (log_seen_is(s, "event", "decision") && log_seen_is(s, "decision", "allow"))
         t.allowed = 1;
-    else if (log_seen_is(s, "event", "close") && reason[0] && strcmp(reason, "ok") != 0)
+    else if (log_seen_is(s, "event", "close") && reason.ptr && !slice_is(reason, "ok"))
         t.failed = 1;
     if (log_seen_is(s, "event", "close")) {
         t.bytes_up = log_seen_number(s, "bytes_up");
@@ -140,7 +140,11 @@ compare_tallies(const void *a, const void *b)
     uint64_t left_weight = tally_weight(left), right_weight = tally_weight(right);
     if (left_weight != right_weight)
         return left_weight > right_weight ? -1 : 1;
-    return strcmp(left->name, right->name);
+    size_t common = left->name.len < right->name.len ? left->name.len : right->name.len;
+    int order = memcmp(left->name.ptr, right->name.ptr, common);
+    if (order != 0)
+        return order;
+    return left->name.len < right->name.len ? -1 : left->name.len > right->name.len;
 }
 
 static struct sorted
@@ -164,7 +168,7 @@ print_table(const char *title, const struct map *m, bool all)
         printf("%10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %14" PRIu64 " %14" PRIu64
                "  ",
                t->allowed, t->denied, t->challenged, t->failed, t->bytes_up, t->bytes_down);
-        log_print_safely(slice_str(t->name));
+        log_print_safely(t->name);
         putchar('\n');
     }
     if (shown < s.count)
@@ -176,8 +180,8 @@ static json_t *
 tally_json(const struct tally *t)
 {
     json_t *o = json_object();
-    if (t->name)
-        json_object_set_new(o, "name", json_string(t->name));
+    if (t->name.ptr)
+        json_object_set_new(o, "name", json_stringn(t->name.ptr, t->name.len));
     json_object_set_new(o, "allowed", log_json_count(t->allowed));
     json_object_set_new(o, "denied", log_json_count(t->denied));
     json_object_set_new(o, "challenged", log_json_count(t->challenged));
@@ -239,7 +243,7 @@ static void
 tally_free(void *value)
 {
     struct tally *t = value;
-    free((char *)(uintptr_t)t->name);
+    free((char *)(uintptr_t)t->name.ptr);
     free(t);
 }
 

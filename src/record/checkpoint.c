@@ -229,7 +229,7 @@ checkpoint_check(const struct checkpoint_key *k, struct slice line, uint64_t seq
 {
     char head[HEAD_TEXT_MAX];
     struct err err;
-    json_t *record = json_read(line, "checkpoint", DEPTH_MAX, &err);
+    json_t *record = json_read_record(line, "checkpoint", DEPTH_MAX, &err);
     if (!record)
         return CHECKPOINT_BAD;
     size_t len = head_text(head, seq - 1, prev);

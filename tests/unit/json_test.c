@@ -219,3 +219,14 @@ TEST(nearest)
     longer[sizeof longer - 1] = '\0';
     CHECK(nearest_word(longer, names) == NULL);
 }
+
+TEST(records_may_hold_nul)
+{
+    struct err err;
+    json_t *value = json_read_record(S("{\"host\":\"a\\u0000b\"}"), "r", 8, &err);
+    CHECK(value != NULL && json_string_length(json_object_get(value, "host")) == 3);
+    json_decref(value);
+    CHECK(!json_read_record(S("{\"a\\u0000\":1}"), "r", 8, &err));
+    CHECK(!json_read_record(S("{\"a\":1,\"a\":1}"), "r", 8, &err));
+    CHECK(!json_read_record(S("5"), "r", 8, &err));
+}

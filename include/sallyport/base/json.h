@@ -12,6 +12,9 @@
 
 /* New reference, or NULL with err set (line and column in it). max_depth counts nested arrays and objects. */
 json_t *json_read(struct slice text, const char *name, int max_depth, struct err *err);
+/* The same, but \u0000 may stand in string values: decision records, which hold what clients sent. Such strings are read with
+ * their length (json_string_length). */
+json_t *json_read_record(struct slice text, const char *name, int max_depth, struct err *err);
 
 /* A value and where it stands, for errors. */
 struct json_at {

@@ -49,7 +49,7 @@ struct log_seen {
     const json_t *members; /* of our own; in root */
 };
 bool log_seen_read(struct log_seen *s, struct slice line); /* false: no record; root may be set all the same */
-const char *log_seen_text(const struct log_seen *s, const char *name); /* "" when there is none */
+struct slice log_seen_text(const struct log_seen *s, const char *name); /* ptr NULL when there is none; any byte */
 bool log_seen_is(const struct log_seen *s, const char *name, const char *text);
 uint64_t log_seen_number(const struct log_seen *s, const char *name); /* 0 when there is none */
 
