@@ -36,11 +36,14 @@ struct outcome {
     int line;            /* of the step that failed */
     char text[4096];
     size_t client_bytes, upstream_bytes; /* sent by either side: what can be split */
+    bool tell;           /* in: print the effects of a play that fails */
 };
 void play_script(const struct script *s, struct staged *st, struct variant v, struct outcome *ret);
 
 /* `{*}` in the pattern stands for any run of bytes. */
 bool match_bytes(struct slice pattern, struct slice bytes);
+/* The bytes with all chunks of a body (behind a head, where there is one) made into one; heap. */
+char *join_chunks(struct slice bytes, size_t *ret_len);
 /* Writes bytes so that a person can read them; at most size - 1. */
 void show_bytes(struct slice bytes, char *out, size_t size);
 /* A word "member=value" against a record: strings, numbers, booleans, null; arrays joined by commas. "-member": absent or null. */

@@ -22,12 +22,15 @@ __lsan_do_recoverable_leak_check(void)
 #endif
 
 struct options { bool once, verbose; };
-struct tally { size_t plays, failed; };
+struct tally {
+    size_t plays, failed;
+    bool verbose;
+};
 
 static bool
 fails(const struct script *s, struct staged *st, struct variant v, const char *how, int64_t at, struct tally *t)
 {
-    struct outcome o;
+    struct outcome o = {.tell = t->verbose};
     play_script(s, st, v, &o);
     t->plays++;
     if (o.ok)
@@ -55,7 +58,7 @@ any_split_fails(const struct script *s, struct staged *st, size_t bytes, bool up
 static bool
 play_variants(const struct script *s, struct staged *st, const struct options *o, struct tally *t)
 {
-    struct outcome first;
+    struct outcome first = {0};
     struct variant v = VARIANT_WHOLE;
     if (fails(s, st, v, "as it stands", -1, t))
         return false;
@@ -114,7 +117,7 @@ main(int argc, char **argv)
         if (strcmp(argv[i], "--once") == 0)
             o.once = true;
         else if (strcmp(argv[i], "-v") == 0)
-            o.verbose = true;
+            o.verbose = t.verbose = true;
         else
             play_file(argv[i], &o, &t);
     }

@@ -55,7 +55,7 @@ resolve_times(json_t *claims)
     json_object_foreach_safe(claims, next, name, value)
     {
         const char *text = json_string_value(value);
-        if (text && strncmp(text, "now", 3) == 0)
+        if (text && strncmp(text, "now", 3) == 0 && (!text[3] || text[3] == '+' || text[3] == '-'))
             json_object_set_new(claims, name, json_integer(WORLD_START_S + strtoll(text + 3, NULL, 10)));
     }
 }
