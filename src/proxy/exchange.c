@@ -729,7 +729,7 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
     struct snapshot *s = x->proxy->snapshot;
     const struct settings *set = snapshot_settings(s);
     int64_t now_s = loop_wall_us(x->proxy->loop) / 1000000, now_ms = loop_now_ms(x->proxy->loop);
-    if (!x->identity || !x->has_target || !x->decided)
+    if (!x->policy || !x->has_target)
         return;
     if (x->port->settings->token_file || x->port->settings->token_fd)
         follow_renewed_token(x, s, now_s);

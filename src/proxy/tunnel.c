@@ -26,6 +26,7 @@ struct tunnel {
     struct side client, server;
     enum peek peek;
     struct head_scan scan;  /* PEEK_PLAIN */
+    enum reason refused;    /* a reply that says so is on its way to the client; then it ends */
     bool over;
 };
 
@@ -175,19 +176,32 @@ deny(struct tunnel *t, enum reason reason)
     exchange_deny_in_tunnel(t->x, reason);
 }
 
+static void
+send_refusal(struct tunnel *t)
+{
+    if (!flush(t, &t->server, &t->client))
+        return;
+    if (buf_len(&t->server.held)) {
+        stream_want(t->client.stream, false, true);
+        stream_want(t->server.stream, false, false);
+        return;
+    }
+    stream_shutdown_write(t->client.stream);
+    deny(t, t->refused);
+}
+
 /* Inside a plain tunnel HTTP is spoken, so a refusal can be said in it. */
 static void
 deny_plain(struct tunnel *t, enum reason reason)
 {
-    struct buf reply;
-    buf_init(&reply, PROXY_SCRATCH);
     struct reply_facts facts = {.reason = reason, .target = &t->x->target, .instance = t->x->id, .close = true};
-    size_t sent = 0;
-    if (reply_write(&reply, &facts))
-        (void)stream_write_slice(t->client.stream, buf_slice(&reply), &sent);
-    buf_done(&reply);
-    stream_shutdown_write(t->client.stream);
-    deny(t, reason);
+    t->refused = reason;
+    buf_clear(&t->client.held);
+    t->client.eof = true;
+    if (!reply_write(&t->server.held, &facts))
+        deny(t, reason);
+    else
+        send_refusal(t);
 }
 
 static enum reason
@@ -263,6 +277,8 @@ peek_plain(struct tunnel *t)
     case HEAD_SCAN_MORE:
         if (t->client.eof)
             finish(t, "client_closed");
+        else if (buf_room(&t->client.held) == 0)
+            deny_plain(t, REASON_REQUEST_TOO_LARGE);
         return;
     case HEAD_SCAN_MALFORMED:
         r = REASON_REQUEST_MALFORMED;
@@ -313,7 +329,7 @@ read_first_flight(struct tunnel *t)
         buf_commit(&t->client.held, got);
     }
     peek(t);
-    if (!t->over)
+    if (!t->over && !t->refused)
         update_interest(t);
 }
 
@@ -325,13 +341,18 @@ on_client(void *owner, enum stream_event event)
     struct tunnel *t = owner;
     switch (event) {
     case STREAM_READABLE:
+        if (t->refused)
+            break;
         if (t->peek != PEEK_DONE)
             read_first_flight(t);
         else
             pump(t, &t->client, &t->server);
         break;
     case STREAM_WRITABLE:
-        pump(t, &t->server, &t->client);
+        if (t->refused)
+            send_refusal(t);
+        else
+            pump(t, &t->server, &t->client);
         break;
     case STREAM_FAILED:
         abort_tunnel(t, true);
@@ -418,7 +439,7 @@ tunnel_start(struct exchange *x, struct stream *client, struct buf *from_client,
         stream_set_deadline(client, loop_now_ms(t->loop) + snapshot_settings(x->snapshot)->head_timeout_ms);
     if (buf_len(&t->client.held))
         peek(t);
-    if (!t->over)
+    if (!t->over && !t->refused)
         update_interest(t);
 }
 

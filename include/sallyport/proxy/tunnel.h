@@ -5,7 +5,7 @@
 
 #include "sallyport/proxy/exchange.h"
 
-#define TUNNEL_BUFFER_MAX 65536 /* bytes held back a direction while the other side is slow */
+#define TUNNEL_BUFFER_MAX 65536 /* bytes held back a direction while the other side is slow, or looked at */
 
 /* After the 200 is in `to_client`: takes the client's stream, what it has sent already, and x->upstream. */
 void tunnel_start(struct exchange *x, struct stream *client, struct buf *from_client, struct slice to_client);
