@@ -30,17 +30,3 @@ class Signer:
 def basic(token, user="sandbox"):
     """The value of Proxy-Authorization as clients make it from a proxy URL."""
     return "Basic " + base64.b64encode(f"{user}:{token}".encode()).decode()
-
-
-def jwk_of(pem_path, kid, alg):
-    """A public JWK of a private key file, for key sets that keygen would not make."""
-    with open(pem_path, "rb") as f:
-        key = serialization.load_pem_private_key(f.read(), None).public_key()
-    if alg.startswith("RS"):
-        n = key.public_numbers()
-        big = lambda x: b64u(x.to_bytes((x.bit_length() + 7) // 8, "big")).decode()
-        return {"kty": "RSA", "kid": kid, "alg": alg, "use": "sig", "n": big(n.n), "e": big(n.e)}
-    n, size = key.public_numbers(), (key.key_size + 7) // 8
-    crv = {32: "P-256", 48: "P-384"}[size]
-    return {"kty": "EC", "kid": kid, "alg": alg, "use": "sig", "crv": crv, "x": b64u(n.x.to_bytes(size, "big")).decode(),
-            "y": b64u(n.y.to_bytes(size, "big")).decode()}
