@@ -158,3 +158,8 @@ install: build/sallyport ## PREFIX=/usr/local DESTDIR=
 $(OUT)/bin/%: $(OUT)/tests/fuzz/%_fuzz.o $(OUT)/libsallyport.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(OUT)/libsallyport.a $(LIBS)
+
+# ---- generated documentation and measurements
+docs: ## write the pages that are made from the code: docs/REASONS.md, the table of docs/CONFIGURATION.md
+	@tools/reasons > docs/REASONS.md.tmp && mv -f docs/REASONS.md.tmp docs/REASONS.md
+	@tools/settings
