@@ -334,7 +334,8 @@ llhttp_reads(const char *bytes, size_t len, struct buf *data)
     return llhttp_execute(&parser, bytes, len) == HPE_PAUSED;
 }
 
-/* Bodies put together at random of pieces that matter: what is accepted here, llhttp accepts, with the same data. */
+/* Bodies put together at random of pieces that matter: what is accepted here, llhttp accepts, with the same data. With
+ * extensions it may refuse (";a=b;c" it does), but not read something else. */
 TEST(llhttp_agrees_with_every_body_that_is_accepted)
 {
     static const char *const pieces[] = {"0", "1", "2", "a", "\r\n", "\r\n", "\r\n", "\r", "\n", ";", "x", "=", "X: y", " ", "\"", "Z", "0\r\n\r\n", "1\r\nZ\r\n"};
@@ -352,7 +353,8 @@ TEST(llhttp_agrees_with_every_body_that_is_accepted)
             struct buf data;
             buf_init(&data, 1024);
             accepted++;
-            CHECK_THAT(llhttp_reads(text, len, &data) && slice_equal(buf_slice(&data), buf_slice(&o.data)), "\"%s\"", text);
+            bool read = llhttp_reads(text, len, &data);
+            CHECK_THAT(read ? slice_equal(buf_slice(&data), buf_slice(&o.data)) : strchr(text, ';') != NULL, "\"%s\"", text);
             buf_done(&data);
         }
         buf_done(&o.data);
