@@ -1,0 +1,34 @@
+/* Listening sockets, opened and kept by the supervisor: one for each worker slot (SO_REUSEPORT), so that a restarted worker
+ * inherits the queue of the dead one; sockets passed in by a service manager are shared by all workers. */
+#ifndef SALLYPORT_PROCESS_SOCKETS_H
+#define SALLYPORT_PROCESS_SOCKETS_H
+
+#include <sys/socket.h>
+
+#include "sallyport/base/err.h"
+#include "sallyport/process/config.h"
+#include "sallyport/process/service.h"
+#include "sallyport/proxy/shared.h"
+
+struct socket_row {
+    char *name;
+    bool shared;             /* one socket for all slots */
+    int fds[SHARED_WORKERS_MAX];
+    size_t count;            /* slots, or 1 */
+    struct sockaddr_storage address; /* as bound */
+};
+
+struct sockets {
+    struct socket_row rows[CONFIG_LISTENERS_MAX];
+    size_t count;
+};
+
+int sockets_open(const struct settings *s, size_t slots, const struct passed_fds *passed, struct sockets *ret, struct err *err);
+void sockets_close(struct sockets *s);
+/* The bound addresses, a line each (heap). */
+char *sockets_text(const struct sockets *s);
+/* A listening socket of the admin process. The unix one is 0600 and replaces one that nobody listens on. */
+int socket_open_tcp(const char *address, const char *setting, struct err *err);
+int socket_open_unix(const char *path, struct err *err);
+
+#endif

@@ -1,0 +1,129 @@
+/* The supervisor's side of the record file: handing it out, replacing it, and the records of its own (reload, revoke), which
+ * the recorder writes. */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "sallyport/base/buf.h"
+#include "sallyport/base/diag.h"
+#include "sallyport/base/encoding.h"
+#include "sallyport/base/json.h"
+#include "sallyport/base/mem.h"
+#include "sallyport/process/core.h"
+#include "sallyport/process/fold.h"
+#include "sallyport/record/record.h"
+
+#define REVOKE_RECORDS_MAX 1000 /* of one reload */
+
+int
+records_open(struct supervisor *s, struct err *err)
+{
+    const char *path = s->running.settings.record_path;
+    if (!path)
+        return err_invalid(err, "record.path: a file is expected: nothing leaves without a record");
+    if (recordfile_open(path, &s->record, err) < 0)
+        return -1;
+    s->fold_fd = memfd_create("sallyport-fold", MFD_CLOEXEC);
+    if (s->fold_fd < 0 || ftruncate(s->fold_fd, sizeof(struct fold_table)) < 0)
+        return err_errno(err, "shared memory");
+    for (size_t i = 0; i < s->worker_count; i++)
+        if (channel_pair(s->record_channels[i]) < 0)
+            return err_errno(err, "a channel of records");
+    return 0;
+}
+
+void
+records_on_want(struct supervisor *s, const struct frame *frame)
+{
+    struct control_want_file want;
+    struct err err = {0};
+    struct child *c = child_of(s, ROLE_RECORDER);
+    memcpy(&want, frame->payload.ptr, sizeof want);
+    if (want.why == WANT_NONE || want.why > WANT_TAMPERED)
+        return;
+    if (want.why != WANT_ROTATED)
+        diag(DIAG_ALARM, "%s: %s; a new file is begun", s->record.path,
+             want.why == WANT_LOST ? "was removed" : "was written to or cut by somebody else, and is put aside");
+    if (recordfile_replace(&s->record, (enum want_file)want.why, want.first_seq, &err) < 0) {
+        diag(DIAG_ALARM, "the record file cannot be replaced: %s", err.text);
+        channel_send(c->control, CONTROL_FILE, slice_of("", 0), NULL, 0);
+        return;
+    }
+    channel_send(c->control, CONTROL_FILE, slice_of("", 0), &s->record.fd, 1);
+}
+
+/* Somebody moved the file away: what is written still goes there, but nobody would find it. */
+void
+records_check(struct supervisor *s)
+{
+    if (recordfile_in_place(&s->record))
+        return;
+    struct control_want_file lost = {WANT_LOST, 0};
+    struct frame frame = {.type = CONTROL_WANT_FILE, .payload = slice_of(&lost, sizeof lost)};
+    struct child *c = child_of(s, ROLE_RECORDER);
+    if (c->control)
+        records_on_want(s, &frame);
+}
+
+void
+records_event(struct supervisor *s, uint16_t event, const char *members)
+{
+    struct child *c = child_of(s, ROLE_RECORDER);
+    char payload[4096];
+    size_t len = strlen(members);
+    if (!c || !c->control || len > sizeof payload - sizeof event)
+        return;
+    memcpy(payload, &event, sizeof event);
+    memcpy(payload + sizeof event, members, len);
+    channel_send(c->control, CONTROL_EVENT, slice_of(payload, sizeof event + len), NULL, 0);
+}
+
+static json_t *
+read_list(const char *text)
+{
+    struct err err = {0};
+    return text ? json_read(slice_str(text), "revoked", 8, &err) : NULL;
+}
+
+static bool
+holds(const json_t *list, const json_t *entry)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_equal(json_array_get(list, i), entry))
+            return true;
+    return false;
+}
+
+static void
+record_revocation(struct supervisor *s, const json_t *entry)
+{
+    static const char *const names[][2] = {{"jti", "jti"}, {"sub", "sandbox"}};
+    struct buf members;
+    buf_init(&members, 2048);
+    for (size_t i = 0; i < 2; i++) {
+        const char *text = json_string_value(json_object_get(entry, names[i][0]));
+        if (text)
+            buf_printf(&members, "%s\"%s\":", buf_len(&members) ? "," : "", names[i][1]), json_append_string(&members, slice_str(text), 256);
+    }
+    buf_append(&members, "", 1);
+    if (!members.overflow && buf_len(&members) > 1)
+        records_event(s, RECORD_REVOKE, buf_slice(&members).ptr);
+    buf_done(&members);
+}
+
+void
+records_revoked(struct supervisor *s, const char *before, const char *after)
+{
+    if (!after || (before && strcmp(before, after) == 0))
+        return;
+    json_t *old = read_list(before), *new = read_list(after);
+    unsigned count = 0;
+    for (size_t i = json_array_size(new); i-- > 0 && count < REVOKE_RECORDS_MAX;) {
+        const json_t *entry = json_array_get(new, i);
+        if (holds(old, entry))
+            continue;
+        record_revocation(s, entry);
+        count++;
+    }
+    json_decref(old);
+    json_decref(new);
+}
