@@ -43,6 +43,7 @@ struct shared {
     _Atomic uint64_t requests[2][REASON_COUNT];
     _Atomic uint64_t buckets[HISTOGRAM_COUNT][SHARED_BUCKETS + 1];
     _Atomic uint64_t sums[HISTOGRAM_COUNT];
+    _Atomic uint64_t checkpoint[1 + 8]; /* number, then the hash's 64 characters; number is written last */
     _Atomic uint64_t denial_next;
     struct denial_slot denials[SHARED_DENIALS];
     struct address_slot addresses[ADDRESSES];
@@ -146,6 +147,30 @@ shared_histogram(const struct shared *s, enum histogram h, uint64_t counts[SHARE
         total += counts[i] = atomic_load_explicit(&s->buckets[h][i], memory_order_relaxed);
     *ret_sum_us = atomic_load_explicit(&s->sums[h], memory_order_relaxed);
     *ret_count = total;
+}
+
+void
+shared_set_checkpoint(struct shared *s, uint64_t seq, const char *hash)
+{
+    uint64_t words[8];
+    memcpy(words, hash, sizeof words);
+    atomic_store(&s->checkpoint[0], 0);
+    for (size_t i = 0; i < 8; i++)
+        atomic_store(&s->checkpoint[1 + i], words[i]);
+    atomic_store(&s->checkpoint[0], seq);
+}
+
+uint64_t
+shared_checkpoint(const struct shared *s, char ret_hash[65])
+{
+    uint64_t words[8], seq = atomic_load(&s->checkpoint[0]);
+    for (size_t i = 0; i < 8; i++)
+        words[i] = atomic_load(&s->checkpoint[1 + i]);
+    memcpy(ret_hash, words, sizeof words);
+    ret_hash[64] = '\0';
+    if (atomic_load(&s->checkpoint[0]) != seq || strspn(ret_hash, "0123456789abcdef") != 64)
+        return 0;
+    return seq;
 }
 
 /* ---- recent refusals ---- */

@@ -31,6 +31,8 @@ struct snapshot {
     struct entry *everybody; /* --policy FILE */
     struct map *embedded;  /* document -> struct policy */
     struct map *overrides; /* host -> struct host_override */
+    void (*on_free)(void *arg);
+    void *on_free_arg;
 };
 
 static void
@@ -223,7 +225,16 @@ snapshot_unref(struct snapshot *s)
     map_free(s->blobs, free);
     guard_unref(s->guard);
     policy_context_unref(s->context);
+    if (s->on_free)
+        s->on_free(s->on_free_arg);
     free(s);
+}
+
+void
+snapshot_on_free(struct snapshot *s, void (*fn)(void *arg), void *arg)
+{
+    s->on_free = fn;
+    s->on_free_arg = arg;
 }
 
 const struct settings *

@@ -39,6 +39,10 @@ void shared_observe(struct shared *s, enum histogram h, int64_t us);
 const int64_t *shared_bounds(void);
 void shared_histogram(const struct shared *s, enum histogram h, uint64_t counts[SHARED_BUCKETS + 1], uint64_t *ret_sum_us, uint64_t *ret_count);
 
+/* The last checkpoint of the record chain, for /metrics. */
+void shared_set_checkpoint(struct shared *s, uint64_t seq, const char *hash);
+uint64_t shared_checkpoint(const struct shared *s, char ret_hash[65]); /* 0: none yet */
+
 /* Recent refusals: fixed-size text, newest last. */
 struct denial { int64_t wall_us; uint16_t port; uint16_t reason; char sandbox[64]; char host[160]; char policy[64]; };
 void shared_denial(struct shared *s, const struct denial *d);

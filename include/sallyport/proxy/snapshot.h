@@ -20,6 +20,8 @@ struct blob { struct slice name, bytes; };
 struct snapshot *snapshot_new(const struct settings *settings, const struct blob *blobs, size_t count, const struct guard_options *own, bool check_all, uint64_t generation, struct err *err);
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s);
+/* fn(arg) when the last reference is gone: whoever mapped the bundle unmaps it then. */
+void snapshot_on_free(struct snapshot *s, void (*fn)(void *arg), void *arg);
 const struct settings *snapshot_settings(const struct snapshot *s);
 const struct token_rules *snapshot_token_rules(const struct snapshot *s);
 struct verifier *snapshot_verifier(struct snapshot *s); /* one of its own: a reload drops the cache of signatures */
