@@ -1,6 +1,7 @@
-/* The claims of a verified token, typed: every claim that is used is checked for type, range and characters here, once, so
- * that whoever reads an identity need not. What is of the wrong type refuses the token, even where it is optional: an
- * issuer that writes `exp: "never"` means something that we do not. Pure; knows no clock and opens nothing. */
+/* The claims of a verified token, typed: every claim that is used is checked for type, range and
+ * characters here, once, so that whoever reads an identity need not. What is of the wrong type
+ * refuses the token, even where it is optional: an issuer that writes `exp: "never"` means
+ * something that we do not. Pure; knows no clock and opens nothing. */
 #include "sallyport/auth/claims.h"
 
 #include "sallyport/auth/embedded.h"
@@ -47,7 +48,8 @@ bool
 claims_policy_name_is_valid(struct slice name)
 {
     for (size_t i = 0; i < name.len; i++)
-        if (!is_letter_or_digit(name.ptr[i]) && !memchr("._-", name.ptr[i], 3))
+        if (!is_letter_or_digit(name.ptr[i]) && name.ptr[i] != '.' && name.ptr[i] != '_' &&
+            name.ptr[i] != '-')
             return false;
     return name.len >= 1 && name.len <= CLAIMS_SUB_MAX && name.ptr[0] != '.';
 }
@@ -120,7 +122,8 @@ read_subject(struct reader *r)
         return REFUSE(r, "sub and container_id name different sandboxes");
     const json_t *value = sub ? sub : container;
     if (!json_is_string(value) || !claims_sub_is_valid(string_slice(value)))
-        return REFUSE(r, "%s: expected a string of 1 to %d of A-Z a-z 0-9 _ -", name, CLAIMS_SUB_MAX);
+        return REFUSE(r, "%s: expected a string of 1 to %d of A-Z a-z 0-9 _ -", name,
+                      CLAIMS_SUB_MAX);
     r->id->sub = mem_dup_slice(string_slice(value));
     return REASON_OK;
 }
@@ -154,7 +157,8 @@ read_audience(struct reader *r)
     }
     if (!wanted || named)
         return REASON_OK;
-    err_invalid(r->err, aud ? "aud does not name \"%s\"" : "aud is missing, expected \"%s\"", wanted);
+    err_invalid(r->err, aud ? "aud does not name \"%s\"" : "aud is missing, expected \"%s\"",
+                wanted);
     return REASON_TOKEN_AUDIENCE;
 }
 
@@ -180,7 +184,8 @@ read_jti(struct reader *r)
     if (!jti)
         return REASON_OK;
     if (!json_is_string(jti) || !claims_jti_is_valid(string_slice(jti)))
-        return REFUSE(r, "jti: expected a string of 1 to %d printable ASCII bytes", CLAIMS_TEXT_MAX);
+        return REFUSE(r, "jti: expected a string of 1 to %d printable ASCII bytes",
+                      CLAIMS_TEXT_MAX);
     r->id->jti = mem_dup_slice(string_slice(jti));
     return REASON_OK;
 }
@@ -221,8 +226,8 @@ read_vaults(struct reader *r)
     for (size_t i = 0; i < count; i++) {
         const json_t *one = json_array_get(ids, i);
         if (!json_is_string(one) || !claims_jti_is_valid(string_slice(one)))
-            return REFUSE(r, "vault_ids[%zu]: expected a string of 1 to %d printable ASCII bytes", i,
-                          CLAIMS_TEXT_MAX);
+            return REFUSE(r, "vault_ids[%zu]: expected a string of 1 to %d printable ASCII bytes",
+                          i, CLAIMS_TEXT_MAX);
         r->id->vault_ids[i] = mem_dup_slice(string_slice(one));
     }
     return REASON_OK;
@@ -251,15 +256,18 @@ read_policy(struct reader *r)
     if (name && embedded)
         return REFUSE(r, "the token both names and carries a policy, expected one of them");
     if (name && (!json_is_string(name) || !claims_policy_name_is_valid(string_slice(name))))
-        return REFUSE(r, "policy: expected the name of a policy (1 to %d of A-Z a-z 0-9 . _ -, no dot "
-                      "in front)", CLAIMS_SUB_MAX);
+        return REFUSE(r,
+                      "policy: expected the name of a policy (1 to %d of A-Z a-z 0-9 . _ -, no dot "
+                      "in front)",
+                      CLAIMS_SUB_MAX);
     if (name)
         r->id->policy_name = mem_dup_slice(string_slice(name));
     enum reason reason = read_policy_digest(r);
     if (reason != REASON_OK || !embedded)
         return reason;
     if (*r->id->policy_sha256)
-        return REFUSE(r, "policy_sha256 is the digest of a policy file, but the token carries its policy");
+        return REFUSE(
+            r, "policy_sha256 is the digest of a policy file, but the token carries its policy");
     return embedded_read(r->claims, r->rules->embedded, &r->id->embedded_policy, r->err);
 }
 
@@ -279,7 +287,8 @@ static enum reason
 bind_address(struct reader *r, const json_t *value)
 {
     if (!json_is_string(value) || !cidr_parse(string_slice(value), &r->id->binding_address))
-        return REFUSE(r, "cnf.address: expected an address or a prefix without host bits, 10.0.0.0/8 "
+        return REFUSE(r,
+                      "cnf.address: expected an address or a prefix without host bits, 10.0.0.0/8 "
                       "for instance");
     r->id->binding = BINDING_ADDRESS;
     return REASON_OK;
@@ -306,7 +315,9 @@ read_binding(struct reader *r)
         const char *name;
         enum reason (*read)(struct reader *r, const json_t *value);
     } rows[] = {
-        {"listener", bind_listener}, {"address", bind_address}, {"x5t#S256", bind_certificate},
+        {"listener", bind_listener},
+        {"address", bind_address},
+        {"x5t#S256", bind_certificate},
     };
     const json_t *cnf = json_object_get(r->claims, "cnf");
     if (!cnf)
@@ -322,7 +333,8 @@ read_binding(struct reader *r)
 
 /* -- all of them -- */
 
-/* How many values the tree holds, counted no further than the cap. Depth is bounded by the reader. */
+/* How many values the tree holds, counted no further than the cap. Depth is bounded by the reader.
+ */
 static size_t
 count_values(const json_t *value, size_t cap)
 {
@@ -330,14 +342,16 @@ count_values(const json_t *value, size_t cap)
     const char *key;
     json_t *child;
     if (json_is_object(value)) {
-        json_object_foreach ((json_t *)(uintptr_t)value, key, child) {
+        json_object_foreach((json_t *)(uintptr_t)value, key, child)
+        {
             if (n > cap)
                 break;
             n += count_values(child, cap - n);
         }
         return n;
     }
-    json_array_foreach (value, i, child) {
+    json_array_foreach(value, i, child)
+    {
         if (n > cap)
             break;
         n += count_values(child, cap - n);
@@ -348,7 +362,7 @@ count_values(const json_t *value, size_t cap)
 static enum reason
 read_all(struct reader *r)
 {
-    static enum reason (*const steps[])(struct reader *r) = {
+    static enum reason (*const steps[])(struct reader * r) = {
         read_subject, read_times,  read_issuer, read_audience,
         read_names,   read_policy, read_vaults, read_binding,
     };
@@ -361,7 +375,8 @@ read_all(struct reader *r)
 }
 
 enum reason
-claims_read(const struct token_rules *rules, struct slice json, struct identity **ret, struct err *err)
+claims_read(const struct token_rules *rules, struct slice json, struct identity **ret,
+            struct err *err)
 {
     json_auto_t *claims = json_read(json, "claims", CLAIMS_DEPTH_MAX, err);
     if (!claims)

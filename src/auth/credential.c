@@ -1,10 +1,12 @@
-/* Proxy-Authorization (RFC 9110 section 11.7.2) to token: which bytes of a head are the credential. Says nothing about
- * whether they are a good token. Owned by the exchange; keeps nothing, copies only where base64 must be decoded. */
+/* Proxy-Authorization (RFC 9110 section 11.7.2) to token: which bytes of a head are the credential.
+ * Says nothing about whether they are a good token. Owned by the exchange; keeps nothing, copies
+ * only where base64 must be decoded. */
 #include "sallyport/auth/credential.h"
 
 #include "sallyport/base/encoding.h"
 
-/* A decoded user name and prefix beside the longest token still fit; the head's own cap is of this size, too. */
+/* A decoded user name and prefix beside the longest token still fit; the head's own cap is of this
+ * size, too. */
 #define CREDENTIAL_FIELD_MAX 32768
 
 static bool

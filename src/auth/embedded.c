@@ -1,6 +1,7 @@
-/* A policy that a token carries: claims -> the text of a policy document. The document is built member by member, so that
- * nothing passes that only a policy file may say (report mode, private addresses). What it means is the policy
- * compiler's affair; this file only holds what the operator lets tokens ask for. */
+/* A policy that a token carries: claims -> the text of a policy document. The document is built
+ * member by member, so that nothing passes that only a policy file may say (report mode, private
+ * addresses). What it means is the policy compiler's affair; this file only holds what the operator
+ * lets tokens ask for. */
 #include "sallyport/auth/embedded.h"
 
 #include <string.h>
@@ -41,8 +42,10 @@ check_hosts(const json_t *hosts, const char *where, enum embedded_policies allow
         if (!entry)
             return REFUSE(err, "%s[%zu]: expected a string", where, i);
         if (allowed != EMBEDDED_ANY && opens_everything(entry))
-            return REFUSE(err, "%s[%zu]: a token may not open every host here "
-                          "(auth.embedded_policies is \"limited\")", where, i);
+            return REFUSE(err,
+                          "%s[%zu]: a token may not open every host here "
+                          "(auth.embedded_policies is \"limited\")",
+                          where, i);
     }
     return REASON_OK;
 }
@@ -57,7 +60,7 @@ check_type(const json_t *networking, enum embedded_policies allowed, struct err 
         return REFUSE(err, "networking.type: expected \"limited\" or \"unrestricted\"");
     if (allowed != EMBEDDED_ANY)
         return REFUSE(err, "networking.type: a token may not say \"unrestricted\" here "
-                      "(auth.embedded_policies is \"limited\")");
+                           "(auth.embedded_policies is \"limited\")");
     return REASON_OK;
 }
 
@@ -73,7 +76,7 @@ check_networking(const json_t *networking, enum embedded_policies allowed, struc
         known += json_object_get(networking, members[i]) != NULL;
     if (known != json_object_size(networking))
         return REFUSE(err, "networking: expected only type, allowed_hosts, allow_mcp_servers and "
-                      "allow_package_managers");
+                           "allow_package_managers");
     enum reason reason = check_type(networking, allowed, err);
     const json_t *hosts = json_object_get(networking, "allowed_hosts");
     if (reason == REASON_OK && hosts)
@@ -83,7 +86,8 @@ check_networking(const json_t *networking, enum embedded_policies allowed, struc
 
 /* -- allowed_hosts alone -- */
 
-/* "a.example.com, b.example.com": spaces around an entry are dropped, an empty entry is a mistake. NULL then. */
+/* "a.example.com, b.example.com": spaces around an entry are dropped, an empty entry is a mistake.
+ * NULL then. */
 static json_t *
 split_hosts(struct slice text)
 {
@@ -110,20 +114,22 @@ is_star(const json_t *value)
 }
 
 static enum reason
-networking_from_hosts(const json_t *claim, enum embedded_policies allowed, json_t **ret, struct err *err)
+networking_from_hosts(const json_t *claim, enum embedded_policies allowed, json_t **ret,
+                      struct err *err)
 {
     bool everything =
         is_star(claim) || (json_array_size(claim) == 1 && is_star(json_array_get(claim, 0)));
     if (everything && allowed != EMBEDDED_ANY)
         return REFUSE(err, "allowed_hosts: a token may not open every host here "
-                      "(auth.embedded_policies is \"limited\")");
+                           "(auth.embedded_policies is \"limited\")");
     if (everything) {
         *ret = json_pack("{s:s}", "type", "unrestricted");
         return REASON_OK;
     }
-    json_auto_t *hosts = json_is_string(claim)
-                             ? split_hosts(slice_of(json_string_value(claim), json_string_length(claim)))
-                             : json_deep_copy(claim);
+    json_auto_t *hosts =
+        json_is_string(claim)
+            ? split_hosts(slice_of(json_string_value(claim), json_string_length(claim)))
+            : json_deep_copy(claim);
     if (!hosts)
         return REFUSE(err, "allowed_hosts: has an empty entry between commas");
     enum reason reason = check_hosts(hosts, "allowed_hosts", allowed, err);
@@ -134,16 +140,18 @@ networking_from_hosts(const json_t *claim, enum embedded_policies allowed, json_
 
 /* -- the document -- */
 
-/* Members of a policy that narrow it. A token cannot carry them; to leave them out silently would give the sandbox more
- * than its issuer meant. */
+/* Members of a policy that narrow it. A token cannot carry them; to leave them out silently would
+ * give the sandbox more than its issuer meant. */
 static enum reason
 check_not_narrowed(const json_t *claims, struct err *err)
 {
     static const char *const narrowing[] = {"rules", "blocked_hosts", "limits", "inspect"};
     for (size_t i = 0; i < sizeof narrowing / sizeof narrowing[0]; i++)
         if (json_object_get(claims, narrowing[i]))
-            return REFUSE(err, "%s: a policy in a token cannot hold it, put it into a policy file and "
-                          "name that in policy", narrowing[i]);
+            return REFUSE(err,
+                          "%s: a policy in a token cannot hold it, put it into a policy file and "
+                          "name that in policy",
+                          narrowing[i]);
     return REASON_OK;
 }
 
@@ -190,7 +198,7 @@ embedded_read(const json_t *claims, enum embedded_policies allowed, char **ret, 
     json_auto_t *networking = NULL;
     if (allowed != EMBEDDED_LIMITED && allowed != EMBEDDED_ANY)
         return REFUSE(err, "the token carries a policy, which is not accepted here "
-                      "(auth.embedded_policies is \"off\")");
+                           "(auth.embedded_policies is \"off\")");
     enum reason reason = check_not_narrowed(claims, err);
     if (reason == REASON_OK)
         reason = read_networking(claims, allowed, &networking, err);

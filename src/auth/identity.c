@@ -1,4 +1,5 @@
-/* Counted references of identities. Who an identity is, is decided in claims.c; nothing changes it afterwards. */
+/* Counted references of identities. Who an identity is, is decided in claims.c; nothing changes it
+ * afterwards. */
 #include "sallyport/auth/identity.h"
 
 #include <assert.h>

@@ -1,6 +1,7 @@
-/* Verification keys: JWKS (RFC 7517, 7518, 8037) -> EVP_PKEY, once, at load. What a key may verify is fixed here by its type
- * and curve; a token has no say in it. Owned by the snapshot, shared by reference, immutable. Reads no file, makes no
- * key, and never holds a private one (an HMAC secret, where the operator allows it, is both). */
+/* Verification keys: JWKS (RFC 7517, 7518, 8037) -> EVP_PKEY, once, at load. What a key may verify
+ * is fixed here by its type and curve; a token has no say in it. Owned by the snapshot, shared by
+ * reference, immutable. Reads no file, makes no key, and never holds a private one (an HMAC secret,
+ * where the operator allows it, is both). */
 #include "sallyport/auth/keyset.h"
 
 #include <assert.h>
@@ -42,13 +43,11 @@ static const struct jwa_row {
     enum jwa alg;
     const char *name;
     const char *kty;
-    const char *crv;    /* NULL: the type has no curves */
-    size_t field;       /* bytes of a coordinate, or of r and of s */
+    const char *crv; /* NULL: the type has no curves */
+    size_t field;    /* bytes of a coordinate, or of r and of s */
 } jwa_rows[] = {
-    {JWA_ES256, "ES256", "EC", "P-256", 32},
-    {JWA_ES384, "ES384", "EC", "P-384", 48},
-    {JWA_RS256, "RS256", "RSA", NULL, 0},
-    {JWA_EDDSA, "EdDSA", "OKP", "Ed25519", 32},
+    {JWA_ES256, "ES256", "EC", "P-256", 32}, {JWA_ES384, "ES384", "EC", "P-384", 48},
+    {JWA_RS256, "RS256", "RSA", NULL, 0},    {JWA_EDDSA, "EdDSA", "OKP", "Ed25519", 32},
     {JWA_HS256, "HS256", "oct", NULL, 0},
 };
 #define JWA_ROWS (sizeof jwa_rows / sizeof jwa_rows[0])
@@ -86,12 +85,17 @@ want_string(const struct json_at *at, const char **ret, struct err *err)
     *ret = NULL;
     if (json_get_string(at, ret, err))
         return -1;
-    return *ret ? 0 : json_fail(at, err, "is required");
+    if (!*ret) {
+        json_fail(at, err, "is required");
+        return -1;
+    }
+    return 0;
 }
 
 /* A member of canonical base64url (RFC 7518 section 6). Heap; the caller wipes what is secret. */
 static int
-read_bytes(const struct json_at *jwk, const char *name, unsigned char **ret, size_t *ret_len, struct err *err)
+read_bytes(const struct json_at *jwk, const char *name, unsigned char **ret, size_t *ret_len,
+           struct err *err)
 {
     struct json_at at = json_member(jwk, name);
     const char *text;
@@ -101,14 +105,16 @@ read_bytes(const struct json_at *jwk, const char *name, unsigned char **ret, siz
     unsigned char *bytes = mem_alloc(s.len * 3 / 4 + 1);
     if (s.len == 0 || !base64url_decode(s, bytes, ret_len)) {
         free(bytes);
-        return json_fail(&at, err, "expected base64url without padding");
+        json_fail(&at, err, "expected base64url without padding");
+        return -1;
     }
     *ret = bytes;
     return 0;
 }
 
 static int
-read_field(const struct json_at *jwk, const char *name, size_t len, unsigned char *out, struct err *err)
+read_field(const struct json_at *jwk, const char *name, size_t len, unsigned char *out,
+           struct err *err)
 {
     cleanup_free unsigned char *bytes = NULL;
     size_t got;
@@ -192,9 +198,11 @@ check_rsa_numbers(const struct json_at *jwk, const BIGNUM *n, const BIGNUM *e, s
 {
     struct json_at n_at = json_member(jwk, "n"), e_at = json_member(jwk, "e");
     if (BN_num_bits(n) < RSA_BITS_MIN)
-        return json_fail(&n_at, err, "has %d bits, expected at least %d", BN_num_bits(n), RSA_BITS_MIN);
+        return json_fail(&n_at, err, "has %d bits, expected at least %d", BN_num_bits(n),
+                         RSA_BITS_MIN);
     if (!BN_is_odd(e) || BN_is_one(e) || BN_num_bits(e) > RSA_EXPONENT_BITS_MAX)
-        return json_fail(&e_at, err, "expected an odd exponent from 3 to 2^64 - 1, AQAB for instance");
+        return json_fail(&e_at, err,
+                         "expected an odd exponent from 3 to 2^64 - 1, AQAB for instance");
     return 0;
 }
 
@@ -255,7 +263,8 @@ find_row(const struct json_at *jwk, const struct jwa_row **ret, struct err *err)
         }
     }
     if (known)
-        return json_fail(&crv_at, err, "unknown curve, expected P-256 or P-384 with EC, Ed25519 with OKP");
+        return json_fail(&crv_at, err,
+                         "unknown curve, expected P-256 or P-384 with EC, Ed25519 with OKP");
     return json_fail(&kty_at, err, "unknown key type, expected EC, RSA, OKP or oct");
 }
 
@@ -271,7 +280,8 @@ check_alg(const struct json_at *jwk, const struct jwa_row *row, struct err *err)
     return 0;
 }
 
-/* `use` and `key_ops` (RFC 7517 sections 4.2 and 4.3) must permit verification where they are given. */
+/* `use` and `key_ops` (RFC 7517 sections 4.2 and 4.3) must permit verification where they are
+ * given. */
 static int
 check_use(const struct json_at *jwk, struct err *err)
 {
@@ -293,7 +303,8 @@ check_use(const struct json_at *jwk, struct err *err)
         if (strcmp(op, "verify") == 0)
             return 0;
     }
-    return json_fail(&ops_at, err, "expected \"verify\" among them: the key may not verify signatures");
+    return json_fail(&ops_at, err,
+                     "expected \"verify\" among them: the key may not verify signatures");
 }
 
 /* A private key in this file would be handed to every worker. */
@@ -326,7 +337,8 @@ read_kid(struct key *key, const struct json_at *jwk, struct err *err)
 }
 
 static int
-read_material(struct key *key, const struct json_at *jwk, const struct jwa_row *row, struct err *err)
+read_material(struct key *key, const struct json_at *jwk, const struct jwa_row *row,
+              struct err *err)
 {
     switch (row->alg) {
     case JWA_ES256:
@@ -356,7 +368,8 @@ read_key(struct key *key, const struct json_at *jwk, bool allow_hmac, struct err
         read_kid(key, jwk, err))
         return -1;
     if (row->alg == JWA_HS256 && !allow_hmac)
-        return json_fail(jwk, err, "is a shared secret (kty oct), which auth.allow_hmac does not allow");
+        return json_fail(jwk, err,
+                         "is a shared secret (kty oct), which auth.allow_hmac does not allow");
     if (row->alg != JWA_HS256 && check_public(jwk, err))
         return -1;
     key->alg = row->alg;
@@ -406,7 +419,9 @@ read_keys(struct keyset *ks, const json_t *root, const char *name, bool allow_hm
 static int
 refuse_pem(struct slice text, const char *name, struct err *err)
 {
-    static const struct { const char *mark, *what; } kinds[] = {
+    static const struct {
+        const char *mark, *what;
+    } kinds[] = {
         {"CERTIFICATE-----", "a certificate (PEM)"},
         {"PRIVATE KEY-----", "a private key (PEM)"},
         {"PUBLIC KEY-----", "a public key (PEM)"},
@@ -417,8 +432,10 @@ refuse_pem(struct slice text, const char *name, struct err *err)
     size_t i = 0;
     while (!memmem(text.ptr, text.len, kinds[i].mark, strlen(kinds[i].mark)))
         i++;
-    return err_invalid(err, "%s: is %s, expected a JWKS: {\"keys\": [...]} with public keys "
-                       "(`sallyport token keygen` writes one)", name, kinds[i].what);
+    return err_invalid(err,
+                       "%s: is %s, expected a JWKS: {\"keys\": [...]} with public keys "
+                       "(`sallyport token keygen` writes one)",
+                       name, kinds[i].what);
 }
 
 struct keyset *
@@ -511,18 +528,21 @@ key_public(const struct key *key)
 /* -- signatures -- */
 
 static bool
-verify_evp(const struct key *key, const EVP_MD *md, struct slice input, const unsigned char *sig, size_t sig_len)
+verify_evp(const struct key *key, const EVP_MD *md, struct slice input, const unsigned char *sig,
+           size_t sig_len)
 {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool good = ctx && EVP_DigestVerifyInit(ctx, NULL, md, NULL, key->pkey) == 1 &&
-                EVP_DigestVerify(ctx, sig, sig_len, (const unsigned char *)input.ptr, input.len) == 1;
+    bool good =
+        ctx && EVP_DigestVerifyInit(ctx, NULL, md, NULL, key->pkey) == 1 &&
+        EVP_DigestVerify(ctx, sig, sig_len, (const unsigned char *)input.ptr, input.len) == 1;
     EVP_MD_CTX_free(ctx);
     if (!good)
         ERR_clear_error(); /* else the next TLS call on this thread reports it as its own */
     return good;
 }
 
-/* JWS has r||s of fixed length (RFC 7518 section 3.4), OpenSSL wants DER. Its own range check covers r and s. */
+/* JWS has r||s of fixed length (RFC 7518 section 3.4), OpenSSL wants DER. Its own range check
+ * covers r and s. */
 static bool
 verify_ecdsa(const struct key *key, const EVP_MD *md, struct slice input, struct slice sig)
 {
@@ -538,9 +558,11 @@ verify_ecdsa(const struct key *key, const EVP_MD *md, struct slice input, struct
         BN_free(s);
         return false;
     }
-    unsigned char der[2 * (EC_FIELD_MAX + 3) + 3], *end = der; /* two INTEGERs in a SEQUENCE of one or two length bytes */
+    unsigned char der[2 * (EC_FIELD_MAX + 3) + 3],
+        *end = der; /* two INTEGERs in a SEQUENCE of one or two length bytes */
     int der_len = i2d_ECDSA_SIG(pair, NULL);
-    bool good = der_len > 0 && (size_t)der_len <= sizeof der && i2d_ECDSA_SIG(pair, &end) == der_len &&
+    bool good = der_len > 0 && (size_t)der_len <= sizeof der &&
+                i2d_ECDSA_SIG(pair, &end) == der_len &&
                 verify_evp(key, md, input, der, (size_t)der_len);
     ECDSA_SIG_free(pair);
     return good;

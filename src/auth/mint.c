@@ -1,7 +1,8 @@
-/* Making keys and tokens, for operators and tests, with libjwt. libjwt 1.10.2 has no EdDSA, so Ed25519 tokens are signed by
- * OpenSSL's EVP here; every other algorithm is libjwt's, kid header included. Nothing of this judges a token that
- * arrives: libjwt takes the algorithm from the token, an empty key for a good one, and does not look at exp. Owned by
- * the commands; never linked into a worker's path, and never writes a file. */
+/* Making keys and tokens, for operators and tests, with libjwt. libjwt 1.10.2 has no EdDSA, so
+ * Ed25519 tokens are signed by OpenSSL's EVP here; every other algorithm is libjwt's, kid header
+ * included. Nothing of this judges a token that arrives: libjwt takes the algorithm from the token,
+ * an empty key for a good one, and does not look at exp. Owned by the commands; never linked into a
+ * worker's path, and never writes a file. */
 #include "sallyport/auth/mint.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@
 #define RSA_BITS_MIN 2048
 #define HMAC_BYTES 32
 #define HMAC_BYTES_MIN 32 /* RFC 7518 section 3.2 */
-#define FIELD_MAX 1024 /* bytes of the largest number of a JWK: an RSA modulus of 8192 bits */
+#define FIELD_MAX 1024    /* bytes of the largest number of a JWK: an RSA modulus of 8192 bits */
 #define JWKS_DEPTH_MAX 8
 
 static int
@@ -188,7 +189,9 @@ mint_key(enum jwa alg, const char *kid, char **ret_private_pem, char **ret_jwk, 
     if (!pkey)
         return fail_openssl(err, "cannot make a key");
     json_auto_t *jwk = new_jwk(alg, kid);
-    int rc = jwk && set_public(jwk, pkey, alg) == 0 ? 0 : fail_openssl(err, "cannot write the public key");
+    int rc = jwk && set_public(jwk, pkey, alg) == 0
+                 ? 0
+                 : fail_openssl(err, "cannot write the public key");
     if (rc == 0)
         rc = private_pem(pkey, ret_private_pem, err);
     if (rc == 0)
@@ -201,7 +204,8 @@ int
 mint_jwks_add(const char *jwks, const char *jwk, char **ret_jwks, struct err *err)
 {
     struct slice text = jwks ? slice_str(jwks) : slice_of("", 0);
-    json_auto_t *root = text.len ? json_read(text, "JWKS", JWKS_DEPTH_MAX, err) : json_pack("{s:[]}", "keys");
+    json_auto_t *root =
+        text.len ? json_read(text, "JWKS", JWKS_DEPTH_MAX, err) : json_pack("{s:[]}", "keys");
     json_auto_t *key = root ? json_read(slice_str(jwk), "JWK", JWKS_DEPTH_MAX, err) : NULL;
     if (!key)
         return -1;
@@ -211,7 +215,8 @@ mint_jwks_add(const char *jwks, const char *jwk, char **ret_jwks, struct err *er
     if (json_array_append(keys, key))
         return err_invalid(err, "JWKS: cannot hold another key");
     cleanup_free char *made = json_dumps(root, JSON_INDENT(2));
-    /* The reader of such files judges the result: a double kid, too many keys, a private key among them. */
+    /* The reader of such files judges the result: a double kid, too many keys, a private key among
+     * them. */
     struct keyset *check = keyset_parse(slice_str(made), "JWKS", true, err);
     if (!check)
         return -1;
@@ -246,11 +251,15 @@ read_secret(struct slice text, struct signer *ret, struct err *err)
     const char *kty = json_string_value(json_object_get(jwk, "kty"));
     const char *k = json_string_value(json_object_get(jwk, "k"));
     if (!kty || strcmp(kty, "oct") != 0 || !k)
-        return err_invalid(err, "private key: is JSON, but no JWK of kty oct; expected PEM (PKCS#8) or such a JWK");
-    if (strlen(k) > sizeof ret->secret || !base64url_decode(slice_str(k), ret->secret, &ret->secret_len))
+        return err_invalid(
+            err,
+            "private key: is JSON, but no JWK of kty oct; expected PEM (PKCS#8) or such a JWK");
+    if (strlen(k) > sizeof ret->secret ||
+        !base64url_decode(slice_str(k), ret->secret, &ret->secret_len))
         return err_invalid(err, "private key: k: expected base64url without padding");
     if (ret->secret_len < HMAC_BYTES_MIN)
-        return err_invalid(err, "private key: k: has %zu bytes, expected at least %d", ret->secret_len, HMAC_BYTES_MIN);
+        return err_invalid(err, "private key: k: has %zu bytes, expected at least %d",
+                           ret->secret_len, HMAC_BYTES_MIN);
     ret->alg = JWA_HS256;
     return 0;
 }
@@ -296,12 +305,15 @@ signer_read(struct slice text, struct signer *ret, struct err *err)
         return err_invalid(err, "private key: expected an unencrypted private key as PEM (PKCS#8)");
     ret->alg = alg_of(ret->pkey);
     if (ret->alg == JWA_NONE)
-        return err_invalid(err, "private key: expected P-256, P-384, Ed25519 or RSA of at least %d bits", RSA_BITS_MIN);
+        return err_invalid(err,
+                           "private key: expected P-256, P-384, Ed25519 or RSA of at least %d bits",
+                           RSA_BITS_MIN);
     return 0;
 }
 
 static int
-sign_eddsa(const struct signer *s, const char *kid, const json_t *claims, char **ret, struct err *err)
+sign_eddsa(const struct signer *s, const char *kid, const json_t *claims, char **ret,
+           struct err *err)
 {
     json_auto_t *header = json_pack("{s:s, s:s, s:s*}", "alg", "EdDSA", "typ", "JWT", "kid", kid);
     cleanup_free char *header_text = json_dumps(header, JSON_COMPACT);
@@ -314,8 +326,9 @@ sign_eddsa(const struct signer *s, const char *kid, const json_t *claims, char *
     unsigned char sig[64];
     size_t sig_len = sizeof sig;
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool good = ctx && EVP_DigestSignInit(ctx, NULL, NULL, NULL, s->pkey) == 1 &&
-                EVP_DigestSign(ctx, sig, &sig_len, (const unsigned char *)input, strlen(input)) == 1;
+    bool good =
+        ctx && EVP_DigestSignInit(ctx, NULL, NULL, NULL, s->pkey) == 1 &&
+        EVP_DigestSign(ctx, sig, &sig_len, (const unsigned char *)input, strlen(input)) == 1;
     EVP_MD_CTX_free(ctx);
     if (!good)
         return fail_openssl(err, "cannot sign");
@@ -346,7 +359,8 @@ libjwt_alg(enum jwa alg)
 }
 
 static int
-sign_libjwt(const struct signer *s, struct slice key, const char *kid, const json_t *claims, char **ret, struct err *err)
+sign_libjwt(const struct signer *s, struct slice key, const char *kid, const json_t *claims,
+            char **ret, struct err *err)
 {
     jwt_t *jwt = NULL;
     cleanup_free char *claims_text = json_dumps(claims, JSON_COMPACT);
@@ -364,14 +378,16 @@ sign_libjwt(const struct signer *s, struct slice key, const char *kid, const jso
     jwt_free(jwt);
     ERR_clear_error();
     if (!made)
-        return err_run(err, "cannot sign: libjwt refused the key or the claims (%d)", rc ? rc : errno);
+        return err_run(err, "cannot sign: libjwt refused the key or the claims (%d)",
+                       rc ? rc : errno);
     *ret = mem_strdup(made);
     free(made);
     return 0;
 }
 
 int
-mint_token(struct slice private_pem_text, const char *kid, const char *claims_json, char **ret_token, struct err *err)
+mint_token(struct slice private_pem_text, const char *kid, const char *claims_json,
+           char **ret_token, struct err *err)
 {
     struct signer s;
     if (kid && check_kid(kid, err))
@@ -388,13 +404,16 @@ mint_token(struct slice private_pem_text, const char *kid, const char *claims_js
         rc = s.alg == JWA_EDDSA ? sign_eddsa(&s, kid, claims, &token, err)
                                 : sign_libjwt(&s, key, kid, claims, &token, err);
     signer_done(&s);
-    if (rc == 0 && strlen(token) > TOKEN_MAX) {
-        rc = err_invalid(err, "the token would have %zu bytes, at most %d are accepted", strlen(token), TOKEN_MAX);
+    if (rc || !token)
+        return -1;
+    size_t len = strlen(token);
+    if (len > TOKEN_MAX) {
         free(token);
-    } else if (rc == 0) {
-        *ret_token = token;
+        return err_invalid(err, "the token would have %zu bytes, at most %d are accepted", len,
+                           TOKEN_MAX);
     }
-    return rc;
+    *ret_token = token;
+    return 0;
 }
 
 /* -- the second opinion -- */
@@ -422,7 +441,8 @@ mint_public_pem(struct slice jwks, const char *kid, char **ret_pem, struct err *
     int rc = -1;
     const struct key *key = keyset_find(ks, kid ? slice_str(kid) : slice_of(NULL, 0));
     if (!key || !key_public(key)) {
-        err_invalid(err, key ? "JWKS: a shared secret has no public half" : "JWKS: has no key of that kid");
+        err_invalid(err, key ? "JWKS: a shared secret has no public half"
+                             : "JWKS: has no key of that kid");
         keyset_unref(ks);
         return rc;
     }

@@ -1,5 +1,6 @@
-/* The revocation list: who is out although the signature is good. By jti or sub, never by token bytes, which their
- * holder can change without breaking the signature. Owned by the snapshot; reads no file and knows no clock. */
+/* The revocation list: who is out although the signature is good. By jti or sub, never by token
+ * bytes, which their holder can change without breaking the signature. Owned by the snapshot; reads
+ * no file and knows no clock. */
 #include "sallyport/auth/revocation.h"
 
 #include "sallyport/auth/claims.h"
@@ -26,7 +27,8 @@ put_entry(struct map *m, const char *key, int64_t until)
     map_put(m, slice_str(key), value);
 }
 
-/* An entry that no token can match is a mistyped one, and its author believes somebody to be out. */
+/* An entry that no token can match is a mistyped one, and its author believes somebody to be out.
+ */
 static int
 check_name(const struct json_at *at, const char *text, bool is_sub, struct err *err)
 {

@@ -1,6 +1,7 @@
-/* A JWT in compact form (RFC 7515 section 7.1), read strictly: one text for one token, so that what is verified is what
- * is read. Form, key, signature, claims, in that order: the claims of a token that nobody signed are never parsed.
- * The algorithm is the key's; the header's `alg` may only agree. Pure; sees neither clock nor configuration file. */
+/* A JWT in compact form (RFC 7515 section 7.1), read strictly: one text for one token, so that what
+ * is verified is what is read. Form, key, signature, claims, in that order: the claims of a token
+ * that nobody signed are never parsed. The algorithm is the key's; the header's `alg` may only
+ * agree. Pure; sees neither clock nor configuration file. */
 #include "sallyport/auth/token.h"
 
 #include <string.h>
@@ -26,7 +27,7 @@ struct decoded {
 };
 
 struct header {
-    enum jwa alg; /* JWA_NONE for every name that we do not verify */
+    enum jwa alg;     /* JWA_NONE for every name that we do not verify */
     struct slice kid; /* ptr NULL when absent; points into the header's JSON */
 };
 
@@ -94,8 +95,8 @@ read_kid(const json_t *kid, struct slice *ret, struct err *err)
     return REASON_OK;
 }
 
-/* alg, kid and typ and nothing else: what a header may ask for beyond that (crit, jku, jwk, x5u, zip, b64) is another
- * way to verify, and there is only one. */
+/* alg, kid and typ and nothing else: what a header may ask for beyond that (crit, jku, jwk, x5u,
+ * zip, b64) is another way to verify, and there is only one. */
 static enum reason
 read_header(const json_t *root, struct header *ret, struct err *err)
 {
@@ -103,7 +104,7 @@ read_header(const json_t *root, struct header *ret, struct err *err)
     const json_t *typ = json_object_get(root, "typ");
     if (!json_is_object(root))
         return malformed(err, "the header is not a JSON object");
-    if (json_object_size(root) != (size_t)!!alg + !!kid + !!typ)
+    if (json_object_size(root) != (size_t) !!alg + !!kid + !!typ)
         return malformed(err, "header: expected only alg, kid and typ");
     if (!json_is_string(alg))
         return malformed(err, "header: alg: expected a string");
@@ -175,8 +176,8 @@ json_text(struct slice bytes, const char *name, struct err *err)
 }
 
 enum reason
-token_peek(const struct token_rules *rules, struct slice token, char **ret_header, char **ret_claims,
-           struct identity **ret, struct err *err)
+token_peek(const struct token_rules *rules, struct slice token, char **ret_header,
+           char **ret_claims, struct identity **ret, struct err *err)
 {
     struct err unread;
     struct segments s;
@@ -187,7 +188,8 @@ token_peek(const struct token_rules *rules, struct slice token, char **ret_heade
     enum reason reason = read_form(token, &s, &d, err);
     if (reason != REASON_OK)
         return reason;
-    *ret_claims = json_text(d.claims, "claims", &unread); /* claims_read says what is wrong with it */
+    *ret_claims =
+        json_text(d.claims, "claims", &unread); /* claims_read says what is wrong with it */
     *ret_header = json_text(d.header, "header", err);
     if (!*ret_header)
         return REASON_TOKEN_MALFORMED;

@@ -1,7 +1,8 @@
-/* The check of every request. The cache remembers that a signature was good, never that a token is: time, revocation and
- * binding are judged on each call. Keyed by the signing input, and a hit must carry the very signature that verified;
- * another signature over the same input (ECDSA has always two) is verified afresh. Refusals are not remembered.
- * One per worker and snapshot; a reload drops it whole, and retired keys with it. */
+/* The check of every request. The cache remembers that a signature was good, never that a token is:
+ * time, revocation and binding are judged on each call. Keyed by the signing input, and a hit must
+ * carry the very signature that verified; another signature over the same input (ECDSA has always
+ * two) is verified afresh. Refusals are not remembered. One per worker and snapshot; a reload drops
+ * it whole, and retired keys with it. */
 #include "sallyport/auth/verify.h"
 
 #include <string.h>
@@ -69,7 +70,8 @@ touch(struct verifier *v, struct entry *e)
 }
 
 static void
-remember(struct verifier *v, struct identity *id, const unsigned char signature[SHA256_SIZE], size_t weight)
+remember(struct verifier *v, struct identity *id, const unsigned char signature[SHA256_SIZE],
+         size_t weight)
 {
     struct entry *known = map_get(v->by_digest, digest_slice(id));
     if (known)
@@ -86,7 +88,8 @@ remember(struct verifier *v, struct identity *id, const unsigned char signature[
 }
 
 static struct entry *
-look_up(struct verifier *v, const unsigned char digest[SHA256_SIZE], const unsigned char signature[SHA256_SIZE])
+look_up(struct verifier *v, const unsigned char digest[SHA256_SIZE],
+        const unsigned char signature[SHA256_SIZE])
 {
     struct entry *e = map_get(v->by_digest, slice_of(digest, SHA256_SIZE));
     return e && memcmp(e->signature, signature, SHA256_SIZE) == 0 ? e : NULL;
@@ -126,7 +129,8 @@ binding_holds(const struct identity *id, const struct presentation *from)
 }
 
 enum reason
-verifier_recheck(const struct verifier *v, const struct identity *id, const struct presentation *from, int64_t now_s)
+verifier_recheck(const struct verifier *v, const struct identity *id,
+                 const struct presentation *from, int64_t now_s)
 {
     enum reason reason = token_check_time(&v->rules, id, now_s);
     if (reason != REASON_OK)
@@ -137,8 +141,8 @@ verifier_recheck(const struct verifier *v, const struct identity *id, const stru
 }
 
 enum reason
-verifier_check(struct verifier *v, struct slice token, const struct presentation *from, int64_t now_s,
-               struct identity **ret, bool *ret_cached)
+verifier_check(struct verifier *v, struct slice token, const struct presentation *from,
+               int64_t now_s, struct identity **ret, bool *ret_cached)
 {
     unsigned char digest[SHA256_SIZE], signature[SHA256_SIZE];
     struct slice signature_text;

@@ -1,6 +1,7 @@
-/* `sallyport token`: keys, tokens and the revocation list, for operators. The only command that holds private keys; it reads
- * them from files that nobody else can read, never prints them, and wipes them. Judging is auth/token's and
- * auth/verify's: `show` says what the gate would say, by the same code. */
+/* `sallyport token`: keys, tokens and the revocation list, for operators. The only command that
+ * holds private keys; it reads them from files that nobody else can read, never prints them, and
+ * wipes them. Judging is auth/token's and auth/verify's: `show` says what the gate would say, by
+ * the same code. */
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -24,6 +25,8 @@
 #define KEY_FILE_MAX 65536u
 #define JWKS_FILE_MAX (1u << 20)
 #define REVOKED_FILE_MAX (128u << 20)
+#define TOKEN_INPUT_MAX                                                                            \
+    (16u << 20) /* longer than any token, so that a long one is refused as such */
 #define TTL_DEFAULT_S 3600
 #define YEAR_9999_S 253402300799 /* the last second that RFC 3339 can write */
 
@@ -39,16 +42,21 @@ now_s(void)
 
 /* -- files -- */
 
-/* Two commands that extend one file at a time would lose one of the two additions, and a lost revocation is access: they take
- * turns by a lock on the directory, which needs no file of its own. The lock ends with the process. */
+/* Two commands that extend one file at a time would lose one of the two additions, and a lost
+ * revocation is access: they take turns by a lock on the directory, which needs no file of its own.
+ * The lock ends with the process. */
 static int
 lock_beside(const char *path, struct err *err)
 {
     cleanup_free char *copy = mem_strdup(path);
     const char *dir = dirname(copy);
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return err_errno(err, "%s: cannot open", dir);
+    if (fd < 0) {
+        bool wrong_path = errno == ENOENT || errno == ENOTDIR;
+        err_errno(err, "%s: cannot open", dir);
+        err->kind = wrong_path ? ERR_INVALID : err->kind;
+        return -1;
+    }
     if (flock(fd, LOCK_EX) == 0)
         return 0;
     close(fd);
@@ -57,7 +65,8 @@ lock_beside(const char *path, struct err *err)
 
 /* The text of a file, "" when there is none yet; *mode is kept as it is then. */
 static int
-read_if_there(const char *path, size_t max, char **ret, size_t *ret_len, mode_t *mode, struct err *err)
+read_if_there(const char *path, size_t max, char **ret, size_t *ret_len, mode_t *mode,
+              struct err *err)
 {
     struct stat st;
     if (stat(path, &st) != 0 && errno == ENOENT) {
@@ -74,7 +83,10 @@ read_if_there(const char *path, size_t max, char **ret, size_t *ret_len, mode_t 
 static int
 need(const char *value, const char *option, const char *what, struct err *err)
 {
-    return value ? 0 : err_invalid(err, "%s is required: %s", option, what);
+    if (value)
+        return 0;
+    err_invalid(err, "%s is required: %s", option, what);
+    return -1;
 }
 
 static int
@@ -89,10 +101,12 @@ struct keygen {
     const char *alg, *kid, *private_path, *jwks_path;
 };
 
-/* The private file first and exclusively: were the set extended first and the file refused, the gate would trust a key that nobody
- * has. When the set then cannot be written, the file is taken back. */
+/* The private file first and exclusively: were the set extended first and the file refused, the
+ * gate would trust a key that nobody has. When the set then cannot be written, the file is taken
+ * back. */
 static int
-write_pair(const struct keygen *o, const char *private_text, const char *jwks, mode_t mode, struct err *err)
+write_pair(const struct keygen *o, const char *private_text, const char *jwks, mode_t mode,
+           struct err *err)
 {
     if (file_create_private(o->private_path, slice_str(private_text), err))
         return -1;
@@ -129,15 +143,18 @@ make_pair(const struct keygen *o, enum jwa alg, struct err *err)
 static int
 token_keygen(int argc, char **argv)
 {
-    static const char usage[] = "sallyport token keygen --alg ALG --kid K --private FILE --jwks FILE";
+    static const char usage[] =
+        "sallyport token keygen --alg ALG --kid K --private FILE --jwks FILE";
     struct keygen o = {0};
     bool help = false;
     struct err err = {0};
     const struct option_row rows[] = {
         {"--alg", OPTION_TEXT, &o.alg, "ALG", "ES256 (default), ES384, EdDSA, RS256 or HS256"},
         {"--kid", OPTION_TEXT, &o.kid, "K", "the key's name, which tokens carry"},
-        {"--private", OPTION_TEXT, &o.private_path, "FILE", "where the private key goes (new, mode 0600)"},
-        {"--jwks", OPTION_TEXT, &o.jwks_path, "FILE", "the key set that its public half is added to"},
+        {"--private", OPTION_TEXT, &o.private_path, "FILE",
+         "where the private key goes (new, mode 0600)"},
+        {"--jwks", OPTION_TEXT, &o.jwks_path, "FILE",
+         "the key set that its public half is added to"},
         {"--help", OPTION_FLAG, &help, NULL, "this text"},
         {0},
     };
@@ -155,10 +172,13 @@ token_keygen(int argc, char **argv)
         need(o.jwks_path, "--jwks", "the key set to extend", &err))
         return cmd_fail(&err);
     if (alg == JWA_NONE)
-        err_invalid(&err, "--alg: unknown algorithm \"%s\", expected ES256, ES384, EdDSA, RS256 or HS256", o.alg);
+        err_invalid(&err,
+                    "--alg: unknown algorithm \"%s\", expected ES256, ES384, EdDSA, RS256 or HS256",
+                    o.alg);
     else if (make_pair(&o, alg, &err) == 0)
-        return printf("%s: private key (%s), mode 0600\n%s: has its %s as kid %s\n", o.private_path, o.alg,
-                      o.jwks_path, alg == JWA_HS256 ? "secret, too," : "public half", o.kid) < 0;
+        return printf("%s: private key (%s), mode 0600\n%s: has its %s as kid %s\n", o.private_path,
+                      o.alg, o.jwks_path, alg == JWA_HS256 ? "secret, too," : "public half",
+                      o.kid) < 0;
     return cmd_fail(&err);
 }
 
@@ -208,7 +228,9 @@ check_mint(const struct mint *o, struct err *err)
     if (!claims_sub_is_valid(slice_str(o->sub)))
         return err_invalid(err, "--sub: expected 1 to %d of A-Z a-z 0-9 _ -", CLAIMS_SUB_MAX);
     if (o->policy && !claims_policy_name_is_valid(slice_str(o->policy)))
-        return err_invalid(err, "--policy: expected a policy's name (A-Z a-z 0-9 . _ -, no dot in front), not a path");
+        return err_invalid(
+            err,
+            "--policy: expected a policy's name (A-Z a-z 0-9 . _ -, no dot in front), not a path");
     if (o->jti && !claims_jti_is_valid(slice_str(o->jti)))
         return err_invalid(err, "--jti: expected 1 to %d printable ASCII bytes", CLAIMS_TEXT_MAX);
     return 0;
@@ -251,8 +273,8 @@ build_claims(const struct mint *o, struct err *err)
     return NULL;
 }
 
-/* Whoever mints by hand wants to know now, not by a 407. No error: the gate's configuration may differ from its defaults, and
- * tokens that must be refused are minted for tests. */
+/* Whoever mints by hand wants to know now, not by a 407. No error: the gate's configuration may
+ * differ from its defaults, and tokens that must be refused are minted for tests. */
 static void
 warn_if_refused(const char *claims)
 {
@@ -260,7 +282,8 @@ warn_if_refused(const char *claims)
     struct identity *id = NULL;
     struct err why = {0};
     if (claims_read(&rules, slice_str(claims), &id, &why) != REASON_OK)
-        fprintf(stderr, "sallyport: warning: a gate with default settings refuses this token: %s\n", why.text);
+        fprintf(stderr, "sallyport: warning: a gate with default settings refuses this token: %s\n",
+                why.text);
     identity_unref(id);
 }
 
@@ -300,7 +323,8 @@ token_mint(int argc, char **argv)
         {"--aud", OPTION_TEXT, &o.aud, "A", "the audience (the gate's auth.audience)"},
         {"--iss", OPTION_TEXT, &o.iss, "I", "the issuer (the gate's auth.issuer)"},
         {"--ttl", OPTION_TEXT, &o.ttl, "TIME", "how long it holds: 90s, 15m, 1h (default), 7d"},
-        {"--jti", OPTION_TEXT, &o.jti, "J", "the token's id, for revocation and records (default: a new one)"},
+        {"--jti", OPTION_TEXT, &o.jti, "J",
+         "the token's id, for revocation and records (default: a new one)"},
         {"--claim", OPTION_REPEATED, &o.claims, "NAME=JSON", "any other claim; repeatable"},
         {"--help", OPTION_FLAG, &help, NULL, "this text"},
         {0},
@@ -347,12 +371,14 @@ static char *
 kid_of(const struct findings *f)
 {
     struct err err;
-    json_auto_t *header = f->header ? json_read(slice_str(f->header), "header", CLAIMS_DEPTH_MAX, &err) : NULL;
+    json_auto_t *header =
+        f->header ? json_read(slice_str(f->header), "header", CLAIMS_DEPTH_MAX, &err) : NULL;
     const char *kid = json_string_value(json_object_get(header, "kid"));
     return kid ? mem_strdup(kid) : NULL;
 }
 
-/* libjwt has no EdDSA, and for HMAC its answer would be about the same function of the same library. */
+/* libjwt has no EdDSA, and for HMAC its answer would be about the same function of the same
+ * library. */
 static const char *
 second_opinion(const struct findings *f, const char *jwks, const char *token)
 {
@@ -365,7 +391,8 @@ second_opinion(const struct findings *f, const char *jwks, const char *token)
 }
 
 static int
-check_with_keys(const struct show *o, const struct token_rules *rules, const char *token, struct findings *f, struct err *err)
+check_with_keys(const struct show *o, const struct token_rules *rules, struct slice token,
+                struct findings *f, struct err *err)
 {
     cleanup_free char *jwks = NULL;
     size_t len;
@@ -375,30 +402,32 @@ check_with_keys(const struct show *o, const struct token_rules *rules, const cha
     if (!keys)
         return -1;
     struct identity *verified = NULL;
-    f->reason = token_verify(rules, keys, slice_str(token), &verified, &f->why);
+    f->reason = token_verify(rules, keys, token, &verified, &f->why);
     identity_unref(verified);
     keyset_unref(keys);
     if (f->reason == REASON_TOKEN_SIGNATURE)
         f->signature = "bad";
-    else if (f->reason != REASON_TOKEN_MALFORMED) /* claims are looked at behind a good signature only */
+    else if (f->reason !=
+             REASON_TOKEN_MALFORMED) /* claims are looked at behind a good signature only */
         f->signature = "good";
     if (f->header)
-        f->libjwt = second_opinion(f, jwks, token);
+        f->libjwt = second_opinion(f, jwks, token.ptr); /* a whole token: it holds no NUL */
     return 0;
 }
 
 static int
-examine(const struct show *o, const char *token, struct findings *f, struct err *err)
+examine(const struct show *o, struct slice token, struct findings *f, struct err *err)
 {
     struct token_rules rules = default_rules;
     struct err ignored = {0};
     rules.audience = o->audience;
     rules.issuer = o->issuer;
-    rules.embedded = EMBEDDED_ANY; /* what a token may carry is the gate's setting, which is not known here */
+    rules.embedded =
+        EMBEDDED_ANY; /* what a token may carry is the gate's setting, which is not known here */
     f->now = now_s();
     f->signature = "not checked";
     f->libjwt = "no opinion";
-    f->reason = token_peek(&rules, slice_str(token), &f->header, &f->claims, &f->id, &f->why);
+    f->reason = token_peek(&rules, token, &f->header, &f->claims, &f->id, &f->why);
     if (o->keys_path && check_with_keys(o, &rules, token, f, err))
         return -1;
     if (f->reason == REASON_OK) {
@@ -423,7 +452,8 @@ print_time(const char *what, int64_t at, int64_t now)
         printf("%lld d ", (long long)(away / 86400));
     if (away >= 3600)
         printf("%lld h ", (long long)(away / 3600 % 24));
-    printf("%lld min %lld s%s)", (long long)(away / 60 % 60), (long long)(away % 60), at > now ? "" : " ago");
+    printf("%lld min %lld s%s)", (long long)(away / 60 % 60), (long long)(away % 60),
+           at > now ? "" : " ago");
 }
 
 static void
@@ -451,12 +481,13 @@ static void
 print_policy(const struct identity *id)
 {
     if (id->policy_name)
-        printf("Its policy is %s%s%s.\n", id->policy_name, *id->policy_sha256 ? ", whose file must have the SHA-256 " : "",
-               id->policy_sha256);
+        printf("Its policy is %s%s%s.\n", id->policy_name,
+               *id->policy_sha256 ? ", whose file must have the SHA-256 " : "", id->policy_sha256);
     else if (id->embedded_policy)
         printf("It carries its policy: %s\n", id->embedded_policy);
     else
-        puts("It names no policy: the gate's default_policy holds, or it is refused where there is none.");
+        puts("It names no policy: the gate's default_policy holds, or it is refused where there is "
+             "none.");
 }
 
 /* Only what was checked to be printable ASCII; the rest is in the claims above, escaped. */
@@ -464,8 +495,8 @@ static void
 print_identity(const struct findings *f)
 {
     const struct identity *id = f->id;
-    printf("It names the sandbox %s%s%s.\n", id->sub, id->jti ? "; the token's id is " : " and has no id (jti)",
-           id->jti ? id->jti : "");
+    printf("It names the sandbox %s%s%s.\n", id->sub,
+           id->jti ? "; the token's id is " : " and has no id (jti)", id->jti ? id->jti : "");
     print_time("It was issued", id->iat, f->now);
     if (id->nbf)
         print_time(", holds from", id->nbf, f->now);
@@ -480,11 +511,13 @@ print_verdict(const struct show *o, const struct findings *f)
 {
     if (f->reason != REASON_OK) {
         printf("REFUSED %s: %s", reason_text(f->reason), reason_meaning(f->reason));
-        printf("%s%s.\nWhat to do: %s.\n", f->why.text[0] ? ": " : "", f->why.text, reason_advice(f->reason));
+        printf("%s%s.\nWhat to do: %s.\n", f->why.text[0] ? ": " : "", f->why.text,
+               reason_advice(f->reason));
         return;
     }
     if (!o->keys_path)
-        puts("The signature was not checked: give --keys JWKS to know whether the gate would accept the token.");
+        puts("The signature was not checked: give --keys JWKS to know whether the gate would "
+             "accept the token.");
     else
         puts("ACCEPTED: the gate would take this token, unless it is revoked.");
     if (!o->audience || !o->issuer)
@@ -495,9 +528,11 @@ print_verdict(const struct show *o, const struct findings *f)
 static void
 print_findings(const struct show *o, const struct findings *f)
 {
-    printf("header: %s\nclaims: %s\n", f->header ? f->header : "unreadable", f->claims ? f->claims : "unreadable");
+    printf("header: %s\nclaims: %s\n", f->header ? f->header : "unreadable",
+           f->claims ? f->claims : "unreadable");
     if (o->keys_path)
-        printf("The signature is %s by the keys of %s (libjwt: %s).\n", f->signature, o->keys_path, f->libjwt);
+        printf("The signature is %s by the keys of %s (libjwt: %s).\n", f->signature, o->keys_path,
+               f->libjwt);
     if (f->id)
         print_identity(f);
     print_verdict(o, f);
@@ -517,53 +552,46 @@ print_json(const struct findings *f)
     json_auto_t *root = json_pack(
         "{s:b, s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "accepted", f->reason == REASON_OK, "reason",
         reason_text(f->reason), "detail", f->why.text, "advice",
-        f->reason == REASON_OK ? "" : reason_advice(f->reason), "signature", f->signature, "libjwt", f->libjwt,
-        "header", json_or_null(f->header), "claims", json_or_null(f->claims));
+        f->reason == REASON_OK ? "" : reason_advice(f->reason), "signature", f->signature, "libjwt",
+        f->libjwt, "header", json_or_null(f->header), "claims", json_or_null(f->claims));
     if (f->id)
         json_object_set_new(root, "expires_in_s", json_integer(f->id->exp - f->now));
     json_dumpf(root, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
     putchar('\n');
 }
 
-/* The argument, or standard input for "-"; white space around it goes, and one prefix as in a password. */
+/* The argument, or standard input for "-". One line end goes (echo and editors put it there) and
+ * one prefix, as in a password; everything else is the token's, for the gate would see it, too. */
 static int
-read_token(const char *argument, char **ret, struct err *err)
+read_token(const char *argument, char **ret, size_t *ret_len, struct err *err)
 {
     cleanup_free char *text = NULL;
     size_t len;
     if (strcmp(argument, "-") == 0) {
-        if (file_read_fd(STDIN_FILENO, "standard input", 4 * TOKEN_MAX, &text, &len, err))
+        if (file_read_fd(STDIN_FILENO, "standard input", TOKEN_INPUT_MAX, &text, &len, err))
             return -1;
+        len -= len > 0 && text[len - 1] == '\n';
+        len -= len > 0 && text[len - 1] == '\r';
     } else {
         text = mem_strdup(argument);
         len = strlen(text);
     }
-    char *start = text;
-    while (len > 0 && strchr(" \t\r\n", start[len - 1]))
-        len--;
-    while (len > 0 && strchr(" \t\r\n", *start)) {
-        start++;
-        len--;
-    }
-    if (len >= 4 && memcmp(start, "jwt_", 4) == 0) {
-        start += 4;
-        len -= 4;
-    }
-    if (memchr(start, 0, len))
-        return err_invalid(err, "the token holds a NUL byte");
-    *ret = mem_dup_slice(slice_of(start, len));
+    size_t skip = slice_starts_with(slice_of(text, len), "jwt_") ? 4 : 0;
+    *ret = mem_dup_slice(slice_of(text + skip, len - skip));
+    *ret_len = len - skip;
     return 0;
 }
 
 static int
 show_token(const struct show *o, const char *argument)
 {
-    cleanup_free char *token = NULL;
+    cleanup_free char *text = NULL;
+    size_t len;
     struct err err = {0};
     struct findings f = {0};
-    if (read_token(argument, &token, &err))
+    if (read_token(argument, &text, &len, &err))
         return cmd_fail(&err);
-    int rc = examine(o, token, &f, &err);
+    int rc = examine(o, slice_of(text, len), &f, &err);
     if (rc == 0 && o->json)
         print_json(&f);
     else if (rc == 0)
@@ -575,8 +603,9 @@ show_token(const struct show *o, const char *argument)
 static int
 token_show(int argc, char **argv)
 {
-    static const char usage[] = "sallyport token show [--keys JWKS] TOKEN\n"
-                                "TOKEN - is read from standard input, where other users do not see it.";
+    static const char usage[] =
+        "sallyport token show [--keys JWKS] TOKEN\n"
+        "TOKEN - is read from standard input, where other users do not see it.";
     struct show o = {0};
     bool help = false;
     struct err err = {0};
@@ -618,9 +647,11 @@ parse_until(const char *text, int64_t *ret, struct err *err)
     else if (slice_parse_uint(slice_str(text), CLAIMS_INT_MAX, &number))
         *ret = (int64_t)number;
     else
-        return err_invalid(err, "--until \"%s\": expected seconds since 1970, or +1h, +7d from now", text);
+        return err_invalid(err, "--until \"%s\": expected seconds since 1970, or +1h, +7d from now",
+                           text);
     if (*ret < now_s())
-        return err_invalid(err, "--until \"%s\": is past already, the entry would do nothing", text);
+        return err_invalid(err, "--until \"%s\": is past already, the entry would do nothing",
+                           text);
     return 0;
 }
 
@@ -633,7 +664,8 @@ write_list(const json_t *list)
     json_t *entry;
     buf_init(&out, REVOKED_FILE_MAX);
     buf_append_str(&out, "[");
-    json_array_foreach (list, i, entry) {
+    json_array_foreach(list, i, entry)
+    {
         cleanup_free char *line = json_dumps(entry, JSON_COMPACT);
         buf_append_str(&out, i ? ",\n " : "\n ");
         buf_append_str(&out, line);
@@ -661,10 +693,12 @@ add_entry(const struct revoke *o, struct slice old, char **ret, struct err *err)
     if (json_array_append_new(list, entry))
         return err_invalid(err, "%s: expected an array", o->path);
     *ret = write_list(list);
-    return *ret ? 0 : err_invalid(err, "%s: would be larger than %u bytes", o->path, REVOKED_FILE_MAX);
+    return *ret ? 0
+                : err_invalid(err, "%s: would be larger than %u bytes", o->path, REVOKED_FILE_MAX);
 }
 
-/* What is written was read by the gate's own reader first: a list that it refuses would leave the old one in force. */
+/* What is written was read by the gate's own reader first: a list that it refuses would leave the
+ * old one in force. */
 static int
 revoke_one(const struct revoke *o, struct err *err)
 {
@@ -672,8 +706,9 @@ revoke_one(const struct revoke *o, struct err *err)
     cleanup_free char *text = NULL;
     size_t old_len;
     mode_t mode = 0644;
-    if (lock_beside(o->path, err) || read_if_there(o->path, REVOKED_FILE_MAX, &old, &old_len, &mode, err) ||
-        add_entry(o, slice_of(old, old_len), &text, err))
+    if (lock_beside(o->path, err) ||
+        read_if_there(o->path, REVOKED_FILE_MAX, &old, &old_len, &mode, err) ||
+        add_entry(o, slice_of(old, old_len), &text, err) || !text)
         return -1;
     struct revocations *check = revocations_parse(slice_str(text), o->path, err);
     if (!check)
@@ -693,7 +728,8 @@ token_revoke(int argc, char **argv)
         {"--file", OPTION_TEXT, &o.path, "FILE", "the revocation list (the gate's auth.revoked)"},
         {"--jti", OPTION_TEXT, &o.jti, "J", "the token with this id"},
         {"--sub", OPTION_TEXT, &o.sub, "S", "every token of this sandbox"},
-        {"--until", OPTION_TEXT, &o.until, "TIME", "seconds since 1970 or +1h; after it the entry no longer counts"},
+        {"--until", OPTION_TEXT, &o.until, "TIME",
+         "seconds since 1970 or +1h; after it the entry no longer counts"},
         {"--help", OPTION_FLAG, &help, NULL, "this text"},
         {0},
     };
@@ -712,7 +748,8 @@ token_revoke(int argc, char **argv)
     else if (o.jti && !claims_jti_is_valid(slice_str(o.jti)))
         err_invalid(&err, "--jti: expected 1 to %d printable ASCII bytes", CLAIMS_TEXT_MAX);
     else if (revoke_one(&o, &err) == 0)
-        return printf("%s: %s %s is revoked\n", o.path, o.jti ? "token" : "sandbox", o.jti ? o.jti : o.sub) < 0;
+        return printf("%s: %s %s is revoked\n", o.path, o.jti ? "token" : "sandbox",
+                      o.jti ? o.jti : o.sub) < 0;
     return cmd_fail(&err);
 }
 
@@ -732,7 +769,8 @@ cmd_token(int argc, char **argv)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].fn(argc - 1, argv + 1);
     if (!help)
-        return cmd_usage("sallyport token keygen|mint|show|revoke [options] (--help after each tells more)");
+        return cmd_usage(
+            "sallyport token keygen|mint|show|revoke [options] (--help after each tells more)");
     puts("usage: sallyport token COMMAND [options]\n");
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         printf("  %-8s %s\n", commands[i].name, commands[i].help);

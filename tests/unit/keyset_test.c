@@ -83,6 +83,22 @@ TEST(refused_sets_say_where_and_what)
     }
 }
 
+/* 2048 bits, but no product of two large primes: whoever can factor it signs. */
+TEST(an_even_modulus_is_no_rsa_key)
+{
+    unsigned char n[256];
+    struct err err;
+    memset(n, 0xff, sizeof n);
+    n[255] = 0xfe;
+    char *text = forge_b64(n, sizeof n);
+    char *jwks = mem_printf("{\"keys\":[{\"kty\":\"RSA\",\"n\":\"%s\",\"e\":\"AQAB\"}]}", text);
+    struct keyset *ks = parse(jwks, false, &err);
+    CHECK_THAT(!ks && strstr(err.text, "keys[0]: n and e are not an RSA key"), "%s", err.text);
+    keyset_unref(ks);
+    free(text);
+    free(jwks);
+}
+
 TEST(a_key_without_optional_members_loads)
 {
     struct err err;

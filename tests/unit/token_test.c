@@ -350,7 +350,7 @@ TEST(times)
     CHECK_CLAIMS(REASON_TOKEN_CLAIMS, "{\"sub\":\"s\",\"iat\":1000000}", "{\"sub\":\"s\",\"exp\":1000000}", EXP("-1"), EXP("\"never\""), EXP("\"\""),
                  EXP("\"1003600\""), EXP("null"), EXP("true"), EXP("false"), EXP("[1003600]"), EXP("{}"), EXP("1e30"), EXP("1.0036e6"),
                  EXP("1003600.0"), EXP("1003600.5"), EXP("1000000"), EXP("999999"), EXP("0"), EXP("1086401"), EXP("9007199254740992"),
-                 EXP("9223372036854775807"), EXP("4102444800"), IAT("\"now\""), IAT("true"), IAT("null"), IAT("-1"), IAT("1e3"), IAT("0"),
+                 EXP("9223372036854775807"), "{\"sub\":\"s\",\"iat\":9007199254740992,\"exp\":9007199254740993}", EXP("4102444800"), IAT("\"now\""), IAT("true"), IAT("null"), IAT("-1"), IAT("1e3"), IAT("0"),
                  IAT("917199"), NBF("true"), NBF("null"), NBF("\"0\""), NBF("-1"), NBF("1.5"), NBF("1003601"), NBF("9007199254740992"),
                  "{\"sub\":\"s\",\"Exp\":1003600,\"iat\":1000000}");
     CHECK_CLAIMS(REASON_TOKEN_MALFORMED, EXP("01003600"), EXP("1_003_600"), EXP("0x10"), EXP("NaN"), EXP("Infinity"), EXP("9223372036854775808"),
