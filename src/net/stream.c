@@ -79,7 +79,7 @@ stream_interest(const struct stream *s)
     if (s->freed || s->failed)
         return 0;
     if (!t)
-        return (short)((s->want_read ? EV_READ : 0) | (s->want_write ? EV_WRITE : 0));
+        return (short)((s->want_read ? EV_READ : 0) | (s->want_write && !s->write_broken ? EV_WRITE : 0));
     if (t->handshaking)
         return t->handshake_wants_write ? EV_WRITE : EV_READ;
     short need = 0;
@@ -126,10 +126,10 @@ stream_rearm(struct stream *s, short fired)
     if (((need ^ s->armed) & EV_WRITE) != 0)
         stream_arm(s, EV_WRITE, (need & EV_WRITE) != 0);
     /* A broken write side is told when reading will not tell it. */
-    bool failure = (s->failed || (s->write_broken && !s->want_read)) && !s->failure_told;
-    bool starting = s->tls && s->tls->handshaking && s->tls->first_at < s->tls->first_len;
-    bool retell = s->want_read && !s->failed && stream_has_pending(s) && !(s->tls->handshaking);
-    if ((failure || starting || retell) && !list_linked(&s->again.node))
+    bool failure = (s->failed || (s->write_broken && !s->want_read)) && !s->failure_told && s->on_event;
+    /* Bytes that are here already, and that no socket will announce. */
+    bool pending = !s->failed && stream_has_pending(s) && (s->want_read || s->tls->handshaking);
+    if ((failure || pending) && !list_linked(&s->again.node))
         loop_defer(s->loop, &s->again, on_again, s);
 }
 
@@ -546,6 +546,7 @@ stream_set_owner(struct stream *s, stream_fn *on_event, void *owner)
 {
     s->on_event = on_event;
     s->owner = owner;
+    stream_rearm(s, 0); /* what nobody was there to hear */
 }
 
 void

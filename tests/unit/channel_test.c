@@ -138,6 +138,8 @@ TEST(frames_that_lie_end_the_channel_and_leak_nothing)
 {
     static const struct lie lies[] = {
         {"no header", {1, 0, 0}, 3, 0},
+        {"an empty packet", {0}, 0, 0},
+        {"an empty packet with a descriptor", {0}, 0, 1},
         {"no header, with a descriptor", {1, 0, 0}, 3, 1},
         {"longer than it says", {1, 0, 0, 0, 1, 0, 0, 0, 'a', 'b'}, 10, 0},
         {"shorter than it says", {1, 0, 0, 0, 3, 0, 0, 0, 'a', 'b'}, 10, 0},
@@ -232,5 +234,23 @@ TEST(a_full_queue_refuses_and_says_when_there_is_room)
     run_loop_for(5);
     CHECK(writables == before);
     close(fds[1]);
+    end();
+}
+
+TEST(a_flood_of_frames_does_not_keep_timers_from_running)
+{
+    int fds[2];
+    loop = loop_new();
+    frames = 0;
+    CHECK(channel_pair(fds) == 0);
+    right = channel_new(loop, fds[1], on_event, NULL);
+    static const char frame[8] = {1};
+    int sent = 0;
+    while (sent < 200 && send(fds[0], frame, sizeof frame, MSG_DONTWAIT) == (ssize_t)sizeof frame)
+        sent++;
+    run_loop(2000); /* stopped by the first frame; the turn takes a batch */
+    CHECK_THAT(sent == 200 && frames > 0 && frames <= 32, "%d of %d", frames, sent);
+    close(fds[0]);
+    left = NULL;
     end();
 }

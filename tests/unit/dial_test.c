@@ -292,3 +292,39 @@ TEST(a_cancelled_dial_calls_nobody_and_leaves_nothing)
     end();
     CHECK(open_descriptors() == before);
 }
+
+static struct dial *own;
+
+static void
+cancel_own(void *owner, enum reason reason, struct stream *stream, const struct addr *address)
+{
+    dial_cancel(own); /* too late, and harmless */
+    on_done(owner, reason, stream, address);
+}
+
+TEST(cancelling_inside_the_end_is_harmless)
+{
+    uint16_t port;
+    int listening = listen_on_loopback(&port, 10);
+    struct endpoints *e = begin();
+    add(e, "127.0.0.1", port);
+    own = dial_start(loop, e, 2000, cancel_own, NULL);
+    run_loop(3000);
+    CHECK(done_count == 1 && done_reason == REASON_OK);
+    close(listening);
+    end();
+}
+
+TEST(sixty_four_refusals_are_one)
+{
+    uint16_t port = closed_port();
+    int before = open_descriptors();
+    struct endpoints *e = begin();
+    for (int i = 0; i < 64; i++)
+        add(e, "127.0.0.1", port);
+    dial_start(loop, e, 5000, on_done, NULL);
+    run_loop(6000);
+    CHECK(done_count == 1 && done_reason == REASON_UPSTREAM_REFUSED);
+    end();
+    CHECK(open_descriptors() == before);
+}

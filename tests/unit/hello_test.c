@@ -419,3 +419,23 @@ TEST(a_refused_hello_writes_nothing)
     read_exactly("GET ", 4, &h);
     CHECK((unsigned char)h.sni[0] == 0x5a);
 }
+
+TEST(names_are_left_as_they_were_sent)
+{
+    struct hello h;
+    ext.len = 0;
+    put_sni(&ext, "WWW.Example.COM.", 16);
+    CHECK(read_ext(&h) == HELLO_COMPLETE);
+    CHECK_STR(h.sni, "WWW.Example.COM.");
+}
+
+TEST(too_many_extensions_are_malformed)
+{
+    struct hello h;
+    ext.len = 0;
+    for (unsigned i = 0; i < 256; i++)
+        put_extension(&ext, 0x4000 + i, "", 0);
+    CHECK(read_ext(&h) == HELLO_COMPLETE);
+    put_extension(&ext, 0x5000, "", 0);
+    CHECK(read_ext(&h) == HELLO_MALFORMED);
+}

@@ -159,3 +159,16 @@ TEST(a_socket_that_somebody_else_emptied_is_harmless)
     close(second);
     end(&client, 1);
 }
+
+TEST(a_socket_that_no_longer_listens_does_not_spin)
+{
+    uint16_t port;
+    loop = loop_new();
+    accepted_count = 0;
+    int fd = listen_on_loopback(&port, 10);
+    listener = listener_new(loop, fd, false, on_accept, NULL);
+    shutdown(fd, SHUT_RDWR);
+    run_loop_for(30);
+    CHECK(accepted_count == 0 && !listener_starved(listener));
+    end(NULL, 0); /* while it rests: the timer goes too */
+}

@@ -71,7 +71,7 @@ answer(struct dnsmsg *r, unsigned id, const char *name, unsigned type, bool tcp)
         dns_cname(r, NULL, 300, "real.example.test");
         put_addresses(r, "real.example.test", type, 1, 300);
         dns_counts(r, 2, 0, 0);
-    } else if (is(name, "big") && !tcp) {
+    } else if ((is(name, "big") || is(name, "tcpcut") || is(name, "tcplie")) && !tcp) {
         r->data[2] |= 0x02;
     } else if (is(name, "big")) {
         put_addresses(r, NULL, type, 30, 300);
@@ -170,6 +170,10 @@ serve_tcp(void)
         atomic_fetch_add(&asked_by_tcp, 1);
         question_name(&q, name);
         answer(&r, (unsigned)(q.data[0] << 8 | q.data[1]), name, q.data[12 + strlen(name) + 2 + 1], true);
+        if (is(name, "tcpcut"))
+            break; /* the line goes dead instead of an answer */
+        if (is(name, "tcplie"))
+            r.len -= 5; /* an answer that ends before it should */
         length[0] = (unsigned char)(r.len >> 8);
         length[1] = (unsigned char)r.len;
         if (write(fd, length, 2) != 2 || write(fd, r.data, r.len) != (ssize_t)r.len)
@@ -387,6 +391,15 @@ TEST(a_truncated_answer_is_asked_for_by_tcp)
     end();
 }
 
+TEST(tcp_that_breaks_or_lies_is_a_failure)
+{
+    begin();
+    CHECK(ask_and_wait("tcpcut.example.test") == REASON_DNS_FAILURE);
+    CHECK(ask_and_wait("tcplie.example.test") == REASON_DNS_FAILURE);
+    CHECK(ask_and_wait("ok.example.test") == REASON_OK);
+    end();
+}
+
 TEST(too_many_answers_are_seen_as_such)
 {
     begin();
@@ -548,6 +561,30 @@ TEST(those_who_wait_when_it_goes_hear_of_a_failure)
     stop_at = 2;
     run_loop(1000);
     CHECK(done_count == 2 && ok_count == 0);
+    end();
+}
+
+static void
+free_resolver(void *owner, enum reason reason, const struct answers *answers)
+{
+    (void)reason;
+    ++*(int *)owner;
+    CHECK(answers && answers->count == 2);
+    resolver_free(resolver);
+    resolver = NULL;
+    CHECK(answers->count == 2); /* still the caller's during the call */
+    loop_stop(loop);
+}
+
+TEST(the_resolver_may_go_inside_a_callback)
+{
+    int count = 0;
+    begin();
+    resolve_start(resolver, "ok.example.test", free_resolver, &count);
+    ask("silent.example.test");
+    run_loop(3000);
+    run_loop_for(20);
+    CHECK(count == 1 && done_count == 1 && done_reason == REASON_DNS_FAILURE);
     end();
 }
 

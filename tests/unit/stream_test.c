@@ -649,3 +649,180 @@ TEST(tls_may_be_freed_at_any_point_of_the_handshake)
     }
     CHECK(open_descriptors() == before);
 }
+
+/* --- owners that do everything at the worst time ------------------------------------------------------------------- */
+
+static enum stream_event act_on;
+static void (*act)(struct stream *s);
+static int acts;
+
+static void
+act_once(void *owner, enum stream_event event)
+{
+    struct end *e = owner;
+    if (event != act_on)
+        return;
+    acts++;
+    act(e->stream);
+    e->stream = NULL;
+    loop_stop(loop);
+}
+
+static void
+act_inside(struct end *e, enum stream_event event, void (*fn)(struct stream *))
+{
+    act_on = event;
+    act = fn;
+    acts = 0;
+    stream_set_owner(e->stream, act_once, e);
+}
+
+TEST(freeing_inside_any_event_is_safe)
+{
+    static void (*const ways[])(struct stream *) = {stream_free, stream_reset};
+    int before = open_descriptors();
+    for (int i = 0; i < 2; i++) {
+        begin();
+        act_inside(&b, STREAM_WRITABLE, ways[i]);
+        put(&a, "x");
+        stream_want(b.stream, true, true);
+        run_loop(2000);
+        CHECK(acts == 1);
+        end();
+        begin();
+        act_inside(&b, STREAM_TIMEOUT, ways[i]);
+        stream_set_deadline(b.stream, loop_now_ms(loop) + 1);
+        run_loop(2000);
+        CHECK(acts == 1);
+        end();
+        begin_tls();
+        act_inside(&b, STREAM_SECURED, ways[i]);
+        stream_connect_tls(a.stream, client, "gw.example.test");
+        stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+        run_loop(2000);
+        CHECK(acts == 1);
+        end_tls();
+        begin_tls();
+        act_inside(&b, STREAM_FAILED, ways[i]);
+        stream_accept_tls(b.stream, server, slice_str("nonsense, not TLS"));
+        run_loop(2000);
+        CHECK(acts == 1);
+        end_tls();
+    }
+    CHECK(open_descriptors() == before);
+}
+
+static void
+begin_tls_inside(void *owner, enum stream_event event)
+{
+    struct end *e = owner;
+    char first[4096];
+    size_t n = 0;
+    if (event != STREAM_READABLE)
+        return;
+    CHECK(stream_read(e->stream, first, sizeof first, &n) == STREAM_DONE);
+    stream_set_owner(e->stream, on_event, e);
+    stream_accept_tls(e->stream, server, slice_of(first, n));
+}
+
+TEST(tls_may_begin_inside_an_event_under_a_new_owner)
+{
+    begin_tls();
+    stream_connect_tls(a.stream, client, "gw.example.test");
+    stream_set_owner(b.stream, begin_tls_inside, &b);
+    stream_want(b.stream, true, true); /* writable too: must not be told before SECURED */
+    run_loop(5000);
+    CHECK(a.secured == 1 && b.secured == 1);
+    end_tls();
+}
+
+TEST(plain_bytes_behind_the_hello_do_not_pass_for_tls)
+{
+    char first[8192];
+    size_t n = 0;
+    begin_tls();
+    stream_connect_tls(a.stream, client, "gw.example.test");
+    run_loop_for(5);
+    read_raw(b.stream, first, sizeof first - 64, &n);
+    memcpy(first + n, "GET / HTTP/1.1\r\n\r\n", 18);
+    stream_accept_tls(b.stream, server, slice_of(first, n + 18));
+    run_loop(5000);
+    CHECK(b.failed == 1 && b.secured == 0);
+    end_tls();
+}
+
+TEST(a_failure_without_an_owner_waits_for_one)
+{
+    begin_tls();
+    stream_set_owner(b.stream, NULL, NULL);
+    stream_accept_tls(b.stream, server, slice_str("nonsense, not TLS"));
+    run_loop_for(10);
+    stream_set_owner(b.stream, on_event, &b);
+    CHECK(b.failed == 0);
+    run_loop(2000);
+    CHECK(b.failed == 1);
+    end_tls();
+}
+
+TEST(key_updates_in_both_directions_lose_nothing)
+{
+    begin_tls();
+    secure();
+    for (int i = 0; i < 20; i++) {
+        CHECK(SSL_key_update(stream_tls(a.stream), SSL_KEY_UPDATE_REQUESTED) == 1);
+        put(&a, "up");
+    }
+    b.stop_at = 40;
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.got_len == 40);
+    put(&b, "down");
+    a.stop_at = 4;
+    stream_want(a.stream, true, false);
+    run_loop(2000);
+    CHECK(a.got_len == 4 && a.failed == 0 && b.failed == 0);
+    end_tls();
+}
+
+/* Through a relay of this test. */
+TEST(a_handshake_that_trickles_in_byte_by_byte_is_put_together)
+{
+    int fds[2];
+    char wire[8192];
+    begin_tls();
+    tcp_pair(fds);
+    struct stream *direct = a.stream;
+    a.stream = stream_new(loop, fds[0], on_event, &a);
+    stream_connect_tls(a.stream, client, "gw.example.test");
+    stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+    int far = stream_raw_fd(direct);
+    for (int i = 0; i < 20000 && !(a.secured && b.secured); i++) {
+        size_t step = i < 400 ? 1 : sizeof wire;
+        ssize_t n = recv(fds[1], wire, step, 0);
+        if (n > 0)
+            CHECK(send(far, wire, (size_t)n, 0) == n);
+        n = recv(far, wire, step, 0);
+        if (n > 0)
+            CHECK(send(fds[1], wire, (size_t)n, 0) == n);
+        run_loop_for(0);
+    }
+    CHECK(a.secured == 1 && b.secured == 1);
+    stream_free(direct);
+    close(fds[1]);
+    end_tls();
+}
+
+TEST(a_write_side_that_broke_does_not_spin)
+{
+    size_t n;
+    begin();
+    stream_want(b.stream, true, true);
+    run_loop_for(2);
+    b.writable = 0;
+    stream_shutdown_write(b.stream);
+    CHECK(stream_write_slice(b.stream, slice_str("x"), &n) == STREAM_ERROR);
+    stream_want(b.stream, true, true);
+    run_loop_for(20);
+    CHECK_THAT(b.writable <= 1, "%d", b.writable);
+    end();
+}
