@@ -1,7 +1,10 @@
 /* What a head looks like when it has been passed on, byte for byte, and that it can be read in one way only. */
 #include "unit/test.h"
 
+#include <llhttp.h>
+
 #include "sallyport/base/arena.h"
+#include "sallyport/http/body.h"
 #include "sallyport/http/fields.h"
 
 #define H "Host: one.test\r\n"
@@ -248,4 +251,170 @@ TEST(responses_reframed)
     o.close = true;
     pass_response("GET", R "Content-Length: 0\r\n\r\n", &o, NULL, text, sizeof(text));
     CHECK_STR(text, R "Content-Length: 0\r\n" VIA "Connection: close\r\n\r\n");
+}
+
+/* What follows plays proxy: a client's bytes are read request by request, each request for another path than /evil is passed on,
+ * and the first refusal ends it. Then upstreams of different tempers read what they got: none may see a request for /evil. */
+
+/* Passes the body on; false when it is refused or not complete. *used: how many bytes of `in` it took. */
+static bool
+pass_body(struct buf *out, const struct head *head, struct slice in, size_t *used)
+{
+    struct body_reader *r = body_reader_new(head->body, head->content_length);
+    enum body_status status;
+    *used = 0;
+    do {
+        size_t n;
+        struct slice data;
+        status = body_read(r, slice_of(in.ptr + *used, in.len - *used), &n, &data);
+        CHECK(head->body == BODY_NONE || body_write(out, head->body, data));
+        *used += n;
+        if (n == 0)
+            break;
+    } while (status == BODY_MORE);
+    body_reader_free(r);
+    return status == BODY_END && body_write_end(out, head->body, slice_str(""));
+}
+
+/* One request of the stream; false at the end of what may pass. */
+static bool
+pass_one(struct arena *arena, struct buf *out, struct slice *in)
+{
+    struct head_scan scan = {0};
+    struct head head;
+    struct target target;
+    struct slice path;
+    struct forward_options o = plain;
+    size_t used, hosts;
+    if (head_scan(&scan, *in, 16384) != HEAD_SCAN_COMPLETE)
+        return false;
+    struct slice bytes = slice_of(in->ptr + scan.start, scan.end - scan.start);
+    if (head_parse_request(arena, bytes, &head) != REASON_OK || method_check(head.method) != REASON_OK)
+        return false;
+    if (target_from_uri(head.target, &target, &path) != REASON_OK || slice_starts_with(path, "/evil"))
+        return false;
+    struct slice host = head_field(&head, "Host", &hosts);
+    if (hosts && target_check_host_field(&target, host) != REASON_OK)
+        return false;
+    o.body = head.body;
+    o.content_length = head.content_length;
+    CHECK(fields_write_request(out, &head, &target, path, &o));
+    *in = slice_of(in->ptr + scan.end, in->len - scan.end);
+    if (!pass_body(out, &head, *in, &used))
+        return false;
+    *in = slice_of(in->ptr + used, in->len - used);
+    return head.persistent;
+}
+
+static int
+on_url(llhttp_t *parser, const char *at, size_t len)
+{
+    CHECK_THAT(!slice_starts_with(slice_of(at, len), "/evil"), "the upstream sees %.*s", (int)len, at);
+    ++*(int *)parser->data;
+    return 0;
+}
+
+static int
+read_as_upstream(struct slice bytes, unsigned leniency)
+{
+    static const llhttp_settings_t settings = {.on_url = on_url};
+    llhttp_t parser;
+    int requests = 0;
+    llhttp_init(&parser, HTTP_REQUEST, &settings);
+    llhttp_set_lenient_headers(&parser, leniency & 1);
+    llhttp_set_lenient_chunked_length(&parser, (leniency & 2) != 0);
+    llhttp_set_lenient_keep_alive(&parser, (leniency & 4) != 0);
+    llhttp_set_lenient_transfer_encoding(&parser, (leniency & 8) != 0);
+    parser.data = &requests;
+    llhttp_execute(&parser, bytes.ptr, bytes.len);
+    return requests;
+}
+
+/* `want_passed` requests get through whole, and upstreams with each combination of llhttp's leniencies find them. */
+static void
+check_stream(const char *text, int want_passed)
+{
+    struct arena *arena = arena_new(4096);
+    struct buf out;
+    struct slice in = slice_str(text);
+    int passed = 0;
+    buf_init(&out, 65536);
+    while (in.len && pass_one(arena, &out, &in))
+        passed++;
+    CHECK_THAT(passed == want_passed, "%s: %d passed", text, passed);
+    for (unsigned leniency = 0; leniency < 16; leniency++)
+        CHECK_THAT(read_as_upstream(buf_slice(&out), leniency) >= passed, "%s", text);
+    buf_done(&out);
+    arena_free(arena);
+}
+
+#define EVIL "GET http://one.test/evil HTTP/1.1\r\n" H "\r\n"
+#define LAST "GET http://one.test/last HTTP/1.1\r\n" H "\r\n"
+
+TEST(no_second_request_hides_in_a_first)
+{
+    static const struct {
+        const char *stream;
+        int passed;
+    } cases[] = {
+        /* Honest streams pass, so that the refusals below mean something. */
+        {G "\r\n" LAST, 2},
+        {P "Content-Length: 3\r\n\r\nabc" LAST, 2},
+        {P "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n\r\n" LAST, 2},
+        /* Hidden behind a body that two readers measure differently. */
+        {P "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" EVIL, 0},
+        {P "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n" EVIL "0\r\n\r\n", 0},
+        {P "Content-Length: 44\r\nContent_Length: 0\r\n\r\n" EVIL, 0},
+        {P "Content-Length: 44\r\nContent-Length: 0\r\n\r\n" EVIL, 0},
+        {P "Transfer_Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" EVIL, 0},
+        {"POST http://one.test/ HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" EVIL, 0},
+        {"POST http://one.test/ HTTP/1.0\r\n" H "Connection: keep-alive\r\nContent-Length: 0\r\n\r\n" EVIL, 0},
+        /* Taken away by Connection, so that the upstream would take the body for a request. */
+        {P "Connection: Content-Length\r\nContent-Length: 53\r\n\r\n" EVIL LAST, 2},
+        {P "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n35\r\n" EVIL "\r\n0\r\n\r\n" LAST, 2},
+        /* A body on a method that usually has none. */
+        {"GET http://one.test/ HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc" LAST, 2},
+        {"OPTIONS http://one.test HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc" LAST, 2},
+        {"HEAD http://one.test/ HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" LAST, 2},
+        /* Upgrades that the upstream might take: what follows would then be no HTTP to us and HTTP to it. */
+        {"GET http://one.test/ HTTP/1.1\r\n" H "Upgrade: h2c\r\nHTTP2-Settings: A\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n" EVIL, 1},
+        {"GET http://one.test/ HTTP/1.1\r\n" H "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 777\r\n\r\n" EVIL, 1},
+        /* Expectations that one side waits for and the other does not. */
+        {P "Expect: y 100-continue\r\nContent-Length: 3\r\n\r\nabc" EVIL, 0},
+        {P "Expect: 100-continue;a\r\nContent-Length: 3\r\n\r\nabc" EVIL, 0},
+        {P "Expect: 100-continue\r\nContent-Length: 3\r\n\r\nabc" EVIL, 1},
+        /* Chunks. */
+        {P "Transfer-Encoding: chunked\r\n\r\n0;\n" EVIL "\r\n0\r\n\r\n", 0},
+        {P "Transfer-Encoding: chunked\r\n\r\n2;\nxx\r\n3a\r\n0\r\n\r\n" EVIL "0\r\n\r\n", 0},
+        {P "Transfer-Encoding: chunked\r\n\r\n1\r\nZXX0\r\n\r\n" EVIL, 0},
+        {P "Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 55\r\n\r\n" EVIL, 0},
+        {P "Transfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n" EVIL "\r\n", 0},
+        {P "Transfer-Encoding: chunked\r\n\r\n0\r\n" EVIL, 0},
+        {P "Transfer-Encoding: chunked\r\n\r\n100000000000000003\r\nabc\r\n0\r\n\r\n" EVIL, 0},
+        /* Line ends and white space. */
+        {G "X: y\n\n" EVIL "\r\n", 0},
+        {G "X: y\r\n\n" EVIL "\r\n", 0},
+        {G "X: y\r\n \r\n" EVIL "\r\n", 0},
+        {G "X:\r\n GET http://one.test/evil HTTP/1.1\r\n\r\n", 0},
+        {G "\r\n\r\n\r\n" EVIL, 1},
+        {G "\r\n" EVIL, 1},
+        /* In the target. */
+        {"GET http://one.test/\tHTTP/1.1\r\n" H "\r\n" EVIL, 0},
+        {"GET http://one.test/ HTTP/1.1\x20\r\n" H "\r\n" EVIL, 0},
+        {"GET http://one.test#/evil HTTP/1.1\r\n" H "\r\n", 0},
+        {"GET http://one.test?/evil HTTP/1.1\r\n" H "\r\n", 0},
+        {"GET http://one.test\\/evil HTTP/1.1\r\n" H "\r\n", 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check_stream(cases[i].stream, cases[i].passed);
+}
+
+TEST(a_field_behind_the_cap_is_not_lost_but_refused)
+{
+    static char text[8192];
+    int n = snprintf(text, sizeof(text), P);
+    for (int i = 1; i < HEAD_FIELDS_MAX; i++)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "X: y\r\n");
+    snprintf(text + n, sizeof(text) - (size_t)n, "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" EVIL);
+    check_stream(text, 0);
 }
