@@ -185,7 +185,7 @@ add_keys(struct bundle *b, const struct settings *s, const struct bundle_extra *
     if (!s->keys_path)
         return err_invalid(err, "auth.keys: a key file is expected");
     int checks = FILE_NOT_WRITABLE_BY_OTHERS | (s->allow_hmac ? FILE_PRIVATE : 0);
-    return add_file(b, "keys", s->keys_path, checks, FOR_WORKER | FOR_ADMIN, "auth.keys", err);
+    return add_file(b, "keys", s->keys_path, checks, FOR_WORKER | (s->allow_hmac ? 0 : FOR_ADMIN), "auth.keys", err);
 }
 
 static int

@@ -79,6 +79,7 @@ give_recorder(struct supervisor *s, const struct child *c, struct spawn *sp)
 static void
 give_admin(struct supervisor *s, struct spawn *sp)
 {
+    spawn_number(sp, "--owner", (long)geteuid());
     if (s->admin_socket >= 0)
         spawn_named_fd(sp, "--socket", "unix", s->admin_socket, "");
     if (s->admin_tcp >= 0)

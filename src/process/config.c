@@ -46,7 +46,7 @@ static const char *const ech_words[] = {"outer", "refuse", NULL};
 static const char *const format_words[] = {"jsonl", "ocsf", NULL};
 /* Durability begins at 1: zero is nobody's. */
 static const char *const durability_words[] = {"", "buffered", "written", "synced", NULL};
-static const char *const kind_words[] = {"proxy", "transparent", "dns", NULL};
+static const char *const kind_words[] = {"proxy", "transparent", "dns", "watch", NULL};
 
 #define AT(member) .offset = offsetof(struct settings, member)
 #define WHOLE_NUMBER (INT64_C(1) << 53)

@@ -58,7 +58,7 @@ read_option(struct role_start *r, const char *name, const char *value)
     const struct { const char *name; int *place; } numbers[] = {
         {"--slot", &r->slot}, {"--control", &r->control}, {"--shared", &r->shared}, {"--bundle", &r->bundle}, {"--uid", &r->uid},
         {"--gid", &r->gid},   {"--file", &r->file},       {"--file-before", &r->file_before}, {"--fold", &r->fold},
-        {"--torn", &r->torn}, {"--again", &r->again},
+        {"--torn", &r->torn}, {"--again", &r->again}, {"--owner", &r->owner},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (strcmp(numbers[i].name, name) == 0) {
@@ -93,7 +93,7 @@ role_begin(enum role role, int argc, char **argv, struct role_start *ret, struct
 {
     static char title[32];
     *ret = (struct role_start){.role = role, .slot = -1, .control = -1, .shared = -1, .bundle = -1, .uid = -1, .gid = -1, .file = -1,
-                               .file_before = -1, .fold = -1};
+                               .file_before = -1, .fold = -1, .owner = -1};
     if (read_start(ret, argc, argv, err) < 0)
         return -1;
     if (role == ROLE_WORKER)

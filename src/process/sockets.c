@@ -84,7 +84,9 @@ take_passed(const struct listener_settings *l, const struct passed_fds *passed, 
     socklen_t len = sizeof listening;
     if (fd < 0)
         return err_invalid(err, "listen: %s: no socket named \"%s\" was passed (LISTEN_FDNAMES)", l->name, l->fd_name);
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || !listening)
+    /* Queries over UDP and watched packets come on sockets that do not listen. */
+    bool datagrams = l->kind == LISTENER_DNS || l->kind == LISTENER_WATCH;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || (!listening && !datagrams))
         return err_invalid(err, "listen: %s: \"%s\" is not a listening socket", l->name, l->fd_name);
     row->fds[0] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (row->fds[0] < 0)

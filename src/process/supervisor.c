@@ -11,10 +11,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "sallyport/base/clock.h"
 #include "sallyport/base/diag.h"
 #include "sallyport/base/file.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/process/core.h"
+#include "sallyport/process/usage.h"
 
 #define HOUSEKEEPING_MS 5000
 #define END_MS 5000         /* a child that was told to end and has not by then is killed */
@@ -110,6 +112,19 @@ begin_drain(struct supervisor *s)
     supervisor_on_idle(s);
 }
 
+static void
+note_usage(struct supervisor *s)
+{
+    struct usage sum = {0};
+    usage_add(getpid(), &sum);
+    for (size_t i = 0; i < s->child_count; i++)
+        if (s->children[i].pid)
+            usage_add(s->children[i].pid, &sum);
+    shared_set(s->shared, COUNTER_CPU_MS, sum.cpu_ms);
+    shared_set(s->shared, COUNTER_RSS_BYTES, sum.rss_bytes);
+    shared_set(s->shared, COUNTER_OPEN_FDS, sum.open_fds);
+}
+
 void
 supervisor_on_ready(struct supervisor *s)
 {
@@ -117,6 +132,7 @@ supervisor_on_ready(struct supervisor *s)
     if (s->phase != PHASE_STARTING || !children_all(s, ROLE_NONE, is_ready))
         return;
     s->phase = PHASE_SERVING;
+    note_usage(s);
     tell_admin(s);
     service_notify("READY=1");
     cleanup_free char *listening = sockets_text(&s->sockets);
@@ -191,6 +207,7 @@ static void
 on_housekeeping(void *arg)
 {
     struct supervisor *s = arg;
+    note_usage(s);
     timer_start(s->loop, &s->housekeeping, HOUSEKEEPING_MS, on_housekeeping, s);
     if (s->phase != PHASE_SERVING)
         return;
@@ -287,7 +304,13 @@ make_shared(struct supervisor *s, struct err *err)
 {
     s->shared_fd = shared_create();
     s->shared = s->shared_fd >= 0 ? shared_map(s->shared_fd, true) : NULL;
-    return s->shared ? 0 : err_errno(err, "shared memory");
+    if (!s->shared)
+        return err_errno(err, "shared memory");
+    struct rlimit files;
+    shared_set(s->shared, COUNTER_START_S, (uint64_t)(clock_wall_us() / 1000000));
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0)
+        shared_set(s->shared, COUNTER_MAX_FDS, files.rlim_cur);
+    return 0;
 }
 
 static int

@@ -29,6 +29,7 @@ struct role_start {
     int file, file_before;    /* the recorder's; -1: none */
     int fold;                 /* the recorder's table of repeated refusals, which outlives it */
     int torn;                 /* bytes of a torn line that were set aside */
+    int owner;                /* user id of the supervisor: who may use the admin socket beside root */
     int again;                /* 1: a recorder was here before, workers may have things to send again */
     struct role_socket sockets[ROLE_SOCKETS_MAX];
     int socket_count;
