@@ -1,8 +1,10 @@
-/* Body framing. A chunked body is decoded here by the grammar of RFC 9112 section 7.1 and nothing wider, one byte of framing
- * after the other, so that splits do not matter; data is handed on where it lies. llhttp is not used for this: to know which
- * bytes are framing, a strict check in front of it must itself decode every size and count every byte of data, so it is the
- * decoder, and llhttp (which takes LF alone, white space and other things) would be a second one to disagree with. The
- * tests hold this reader against llhttp: what is read here, llhttp reads likewise. Never sees a socket. */
+/* Body framing. A chunked body is decoded here by the grammar of RFC 9112 section 7.1 and nothing
+ * wider, one byte of framing after the other, so that splits do not matter; data is handed on where
+ * it lies. llhttp is not used for this: to know which bytes are framing, a strict check in front of
+ * it must itself decode every size and count every byte of data, so it is the decoder, and llhttp
+ * (which takes LF alone, white space and other things) would be a second one to disagree with. The
+ * tests hold this reader against llhttp: what is read here, llhttp reads likewise. Never sees a
+ * socket. */
 #include "sallyport/http/body.h"
 
 #include "sallyport/base/mem.h"
@@ -14,20 +16,20 @@
 
 /* What the next byte of a chunked body is. */
 enum chunk_state {
-    AT_SIZE,         /* the first digit of a size */
+    AT_SIZE, /* the first digit of a size */
     IN_SIZE,
-    AT_EXT_NAME,     /* behind ";" */
+    AT_EXT_NAME, /* behind ";" */
     IN_EXT_NAME,
-    AT_EXT_VALUE,    /* behind "=" */
+    AT_EXT_VALUE, /* behind "=" */
     IN_EXT_TOKEN,
     IN_EXT_QUOTED,
-    IN_EXT_ESCAPE,   /* behind "\" inside quotes */
+    IN_EXT_ESCAPE, /* behind "\" inside quotes */
     AFTER_EXT_QUOTED,
     AT_SIZE_LF,
     IN_DATA,
     AT_DATA_CR,
     AT_DATA_LF,
-    AT_TRAILER,      /* the first byte of a trailer line, or of the empty line */
+    AT_TRAILER, /* the first byte of a trailer line, or of the empty line */
     IN_TRAILER_NAME,
     IN_TRAILER_VALUE,
     AT_TRAILER_LF,
@@ -40,14 +42,14 @@ struct body_reader {
     enum body_kind kind;
     enum body_status status; /* BODY_MORE until the body has ended one way or the other */
     enum reason fault;
-    uint64_t left;           /* of content_length, or of the chunk */
+    uint64_t left; /* of content_length, or of the chunk */
     uint64_t data_bytes;
     enum chunk_state state;
     uint8_t size_digits;
     uint16_t trailer_count;
-    size_t extras;           /* bytes of extensions and trailers so far */
-    size_t line_start;       /* where in trailers the line begins that is being read */
-    size_t name_len;         /* of the name in it */
+    size_t extras;     /* bytes of extensions and trailers so far */
+    size_t line_start; /* where in trailers the line begins that is being read */
+    size_t name_len;   /* of the name in it */
     struct buf trailers;
 };
 
@@ -61,8 +63,7 @@ body_reader_new(enum body_kind kind, uint64_t content_length)
     r->left = kind == BODY_LENGTH ? content_length : 0;
     if (kind == BODY_NONE || (kind == BODY_LENGTH && content_length == 0))
         r->status = BODY_END;
-    /* A line more than may be kept: the cap over all lines is checked on extras. */
-    buf_init(&r->trailers, 2 * BODY_EXTRAS_MAX);
+    buf_init(&r->trailers, BODY_EXTRAS_MAX);
     return r;
 }
 
@@ -106,8 +107,8 @@ step_size(struct body_reader *r, char c)
     return c == '\r' ? AT_SIZE_LF : c == ';' ? AT_EXT_NAME : malformed(r);
 }
 
-/* chunk-ext without the "bad" white space that RFC 9112 section 7.1.1 lets senders put round ";" and "=": nobody sends it,
- * and readers differ over where it may stand. */
+/* chunk-ext without the "bad" white space that RFC 9112 section 7.1.1 lets senders put round ";"
+ * and "=": nobody sends it, and readers differ over where it may stand. */
 static enum chunk_state
 step_extension(struct body_reader *r, char c)
 {
@@ -138,12 +139,15 @@ begin_chunk(struct body_reader *r)
     return AT_SIZE;
 }
 
-/* Fields that say how far a message goes or where it goes may not come behind it (RFC 9110 section 6.5.1). */
+/* Fields that say how far a message goes or where it goes may not come behind it (RFC 9110
+ * section 6.5.1). */
 static bool
 trailer_is_forbidden(struct slice name)
 {
-    static const char *const names[] = {"Transfer-Encoding", "Content-Length", "Host", "Connection", "Upgrade", "Trailer", "TE",
-                                        "Content-Encoding", "Content-Type", "Content-Range", "Expect", "Authorization"};
+    static const char *const names[] = {
+        "Transfer-Encoding", "Content-Length", "Host",   "Connection",
+        "Upgrade",           "Trailer",        "TE",     "Content-Encoding",
+        "Content-Type",      "Content-Range",  "Expect", "Authorization"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (slice_equal_nocase(name, slice_str(names[i])))
             return true;
@@ -184,7 +188,8 @@ step_trailer(struct body_reader *r, char c)
     if (r->state == AT_TRAILER) {
         if (!char_is(c, CHAR_TOKEN))
             return malformed(r);
-        return ++r->trailer_count > BODY_TRAILERS_MAX ? broken(r, REASON_BODY_TOO_LARGE) : IN_TRAILER_NAME;
+        return ++r->trailer_count > BODY_TRAILERS_MAX ? broken(r, REASON_BODY_TOO_LARGE)
+                                                      : IN_TRAILER_NAME;
     }
     if (r->state == IN_TRAILER_NAME) {
         if (c == ':')
@@ -213,7 +218,8 @@ step(struct body_reader *r, char c)
     case IN_EXT_QUOTED:
     case IN_EXT_ESCAPE:
     case AFTER_EXT_QUOTED:
-        return ++r->extras > BODY_EXTRAS_MAX ? broken(r, REASON_BODY_TOO_LARGE) : step_extension(r, c);
+        return ++r->extras > BODY_EXTRAS_MAX ? broken(r, REASON_BODY_TOO_LARGE)
+                                             : step_extension(r, c);
     case AT_SIZE_LF:
         return c != '\n' ? malformed(r) : r->left ? IN_DATA : AT_TRAILER;
     case AT_DATA_CR:
@@ -224,7 +230,8 @@ step(struct body_reader *r, char c)
     case IN_TRAILER_NAME:
     case IN_TRAILER_VALUE:
     case AT_TRAILER_LF:
-        return ++r->extras > BODY_EXTRAS_MAX ? broken(r, REASON_BODY_TOO_LARGE) : step_trailer(r, c);
+        return ++r->extras > BODY_EXTRAS_MAX ? broken(r, REASON_BODY_TOO_LARGE)
+                                             : step_trailer(r, c);
     case AT_LAST_LF:
         return c == '\n' ? CHUNKS_ENDED : malformed(r);
     case IN_DATA:
@@ -323,7 +330,8 @@ write_chunk(struct buf *out, struct slice data)
 {
     if (data.len > SIZE_MAX - BODY_CHUNK_OVERHEAD || buf_room(out) < data.len + BODY_CHUNK_OVERHEAD)
         return false;
-    return buf_printf(out, "%zx\r\n", data.len) && buf_append_slice(out, data) && buf_append_str(out, "\r\n");
+    return buf_printf(out, "%zx\r\n", data.len) && buf_append_slice(out, data) &&
+           buf_append_str(out, "\r\n");
 }
 
 bool
@@ -348,7 +356,9 @@ body_write_end(struct buf *out, enum body_kind kind, struct slice trailers)
 {
     if (kind != BODY_CHUNKED)
         return true;
-    if (trailers.len > SIZE_MAX - BODY_CHUNK_OVERHEAD || buf_room(out) < trailers.len + sizeof("0\r\n\r\n") - 1)
+    if (trailers.len > SIZE_MAX - BODY_CHUNK_OVERHEAD ||
+        buf_room(out) < trailers.len + sizeof("0\r\n\r\n") - 1)
         return false;
-    return buf_append_str(out, "0\r\n") && buf_append_slice(out, trailers) && buf_append_str(out, "\r\n");
+    return buf_append_str(out, "0\r\n") && buf_append_slice(out, trailers) &&
+           buf_append_str(out, "\r\n");
 }

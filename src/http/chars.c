@@ -1,5 +1,6 @@
-/* The table behind chars.h. Written out, because a computed one would need a start-up step and a lock of its own; the unit
- * test of heads holds it to the grammar byte by byte. Bits as in enum char_class. */
+/* The table behind chars.h. Written out, because a computed one would need a start-up step and a
+ * lock of its own; the unit test of heads holds it to the grammar byte by byte. Bits as in enum
+ * char_class. */
 #include "sallyport/http/chars.h"
 
 const unsigned char char_classes[256] = {

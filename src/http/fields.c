@@ -1,6 +1,7 @@
-/* What changes in a head when it is passed on. Hop-by-hop fields end here, in both directions; the framing fields, Host, Via
- * and Connection are written anew from what was understood, never copied from what was sent, so that the next server reads
- * the message as we did. All other fields pass byte for byte and in order. */
+/* What changes in a head when it is passed on. Hop-by-hop fields end here, in both directions; the
+ * framing fields, Host, Via and Connection are written anew from what was understood, never copied
+ * from what was sent, so that the next server reads the message as we did. All other fields pass
+ * byte for byte and in order. */
 #include "sallyport/http/fields.h"
 
 #include "sallyport/http/chars.h"
@@ -24,23 +25,35 @@ name_begins(struct slice name, const char *prefix)
     return name.len >= len && slice_equal_nocase(slice_of(name.ptr, len), slice_of(prefix, len));
 }
 
-/* Never copied in either direction: for this hop alone, or written anew. A bare `Proxy` field would become HTTP_PROXY in
- * the environment of a CGI program. */
+/* Never copied in either direction: for this hop alone, or written anew. A bare `Proxy` field would
+ * become HTTP_PROXY in the environment of a CGI program. */
 static bool
 is_per_hop(struct slice name)
 {
-    static const char *const names[] = {"Connection", "Keep-Alive", "TE", "Transfer-Encoding", "Upgrade", "HTTP2-Settings",
-                                        "Content-Length", "Via", "Proxy"};
-    return name_in(name, names, COUNT(names)) || name_begins(name, "Proxy-") || name_begins(name, "Proxy_");
+    static const char *const names[] = {"Connection",        "Keep-Alive", "TE",
+                                        "Transfer-Encoding", "Upgrade",    "HTTP2-Settings",
+                                        "Content-Length",    "Via",        "Proxy"};
+    return name_in(name, names, COUNT(names)) || name_begins(name, "Proxy-") ||
+           name_begins(name, "Proxy_");
 }
 
-/* What Connection cannot take away: the message would lose its meaning or its credentials, and the two ends would no
- * longer have spoken of the same message. */
+/* What Connection cannot take away: the message would lose its meaning or its credentials, and the
+ * two ends would no longer have spoken of the same message. */
 static bool
 is_protected(struct slice name)
 {
-    static const char *const names[] = {"Host", "Authorization", "Cookie", "Set-Cookie", "WWW-Authenticate", "Content-Type",
-                                        "Content-Encoding", "Content-Range", "Range", "Cache-Control", "Location", "Expect"};
+    static const char *const names[] = {"Host",
+                                        "Authorization",
+                                        "Cookie",
+                                        "Set-Cookie",
+                                        "WWW-Authenticate",
+                                        "Content-Type",
+                                        "Content-Encoding",
+                                        "Content-Range",
+                                        "Range",
+                                        "Cache-Control",
+                                        "Location",
+                                        "Expect"};
     return name_in(name, names, COUNT(names)) || name_begins(name, "Sec-WebSocket-");
 }
 
@@ -61,7 +74,8 @@ is_nominated(const struct head *head, struct slice name)
 static bool
 is_method_override(struct slice name)
 {
-    static const char *const names[] = {"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"};
+    static const char *const names[] = {"X-HTTP-Method-Override", "X-HTTP-Method",
+                                        "X-Method-Override"};
     return name_in(name, names, COUNT(names));
 }
 
@@ -87,14 +101,15 @@ fields_pass_response(struct slice name)
 static bool
 append_field(struct buf *out, const char *name, struct slice value)
 {
-    return buf_append_str(out, name) && buf_append_str(out, ": ") && buf_append_slice(out, value) && buf_append_str(out, "\r\n");
+    return buf_append_str(out, name) && buf_append_str(out, ": ") && buf_append_slice(out, value) &&
+           buf_append_str(out, "\r\n");
 }
 
 static bool
 copy_field(struct buf *out, const struct field *f)
 {
-    return buf_append_slice(out, f->name) && buf_append_str(out, ": ") && buf_append_slice(out, f->value) &&
-           buf_append_str(out, "\r\n");
+    return buf_append_slice(out, f->name) && buf_append_str(out, ": ") &&
+           buf_append_slice(out, f->value) && buf_append_str(out, "\r\n");
 }
 
 /* One Via for the whole way so far (RFC 9110 section 7.6.3): what came, and this hop. */
@@ -104,7 +119,8 @@ write_via(struct buf *out, const struct head *head, const char *pseudonym)
     bool ok = buf_append_str(out, "Via: ");
     for (size_t i = 0; ok && i < head->field_count; i++) {
         const struct field *f = &head->fields[i];
-        if (f->value.len && slice_equal_nocase(f->name, slice_str("Via")) && !is_nominated(head, f->name))
+        if (f->value.len && slice_equal_nocase(f->name, slice_str("Via")) &&
+            !is_nominated(head, f->name))
             ok = buf_append_slice(out, f->value) && buf_append_str(out, ", ");
     }
     return ok && buf_printf(out, "1.%u %s\r\n", head->minor, pseudonym);
@@ -136,31 +152,39 @@ write_connection(struct buf *out, bool upgrade, bool close)
 static bool
 write_authority(struct buf *out, const struct target *target)
 {
-    bool implied = (target->scheme == SCHEME_HTTP && target->port == 80) || (target->scheme == SCHEME_HTTPS && target->port == 443);
-    return buf_append_slice(out, host_slice(&target->host)) && (implied || buf_printf(out, ":%u", target->port));
+    bool implied = (target->scheme == SCHEME_HTTP && target->port == 80) ||
+                   (target->scheme == SCHEME_HTTPS && target->port == 443);
+    return buf_append_slice(out, host_slice(&target->host)) &&
+           (implied || buf_printf(out, ":%u", target->port));
 }
 
-/* OPTIONS for the server as a whole came as an absolute-form without a path; it must leave as `*` (RFC 9112 section
- * 3.2.4) and go to a parent as it came. The caller may have made the path `*` already. */
+/* OPTIONS for the server as a whole came as an absolute-form without a path; it must leave as `*`
+ * (RFC 9112 section 3.2.4) and go to a parent as it came. The caller may have made the path `*`
+ * already. */
 static bool
 is_server_options(const struct head *head, struct slice path)
 {
     struct slice t = head->target;
     if (!slice_is(head->method, "OPTIONS"))
         return false;
-    return slice_is(path, "*") || (slice_is(path, "/") && t.len && t.ptr[0] != '/' && t.ptr[t.len - 1] != '/');
+    return slice_is(path, "*") ||
+           (slice_is(path, "/") && t.len && t.ptr[0] != '/' && t.ptr[t.len - 1] != '/');
 }
 
 static bool
-write_request_line(struct buf *out, const struct head *head, const struct target *target, struct slice path, bool absolute)
+write_request_line(struct buf *out, const struct head *head, const struct target *target,
+                   struct slice path, bool absolute)
 {
     bool server = is_server_options(head, path);
     bool ok = buf_append_slice(out, head->method) && buf_append_str(out, " ");
     if (absolute) {
-        ok = ok && buf_append_str(out, target->scheme == SCHEME_HTTPS ? "https://" : "http://") && write_authority(out, target);
-        return ok && (server || buf_append_slice(out, path)) && buf_append_str(out, " HTTP/1.1\r\n");
+        ok = ok && buf_append_str(out, target->scheme == SCHEME_HTTPS ? "https://" : "http://") &&
+             write_authority(out, target);
+        return ok && (server || buf_append_slice(out, path)) &&
+               buf_append_str(out, " HTTP/1.1\r\n");
     }
-    return ok && buf_append_slice(out, server ? slice_str("*") : path) && buf_append_str(out, " HTTP/1.1\r\n");
+    return ok && buf_append_slice(out, server ? slice_str("*") : path) &&
+           buf_append_str(out, " HTTP/1.1\r\n");
 }
 
 /* Half a head must never be sent: what was appended goes again. */
@@ -173,11 +197,12 @@ finish(struct buf *out, size_t len_before, bool ok)
 }
 
 static bool
-write_request(struct buf *out, const struct head *head, const struct target *target, struct slice path,
-              const struct forward_options *o)
+write_request(struct buf *out, const struct head *head, const struct target *target,
+              struct slice path, const struct forward_options *o)
 {
-    bool ok = write_request_line(out, head, target, path, o->absolute) && buf_append_str(out, "Host: ") &&
-              write_authority(out, target) && buf_append_str(out, "\r\n");
+    bool ok = write_request_line(out, head, target, path, o->absolute) &&
+              buf_append_str(out, "Host: ") && write_authority(out, target) &&
+              buf_append_str(out, "\r\n");
     for (size_t i = 0; ok && i < head->field_count; i++)
         if (passes_request(head, head->fields[i].name, o))
             ok = copy_field(out, &head->fields[i]);
@@ -186,19 +211,21 @@ write_request(struct buf *out, const struct head *head, const struct target *tar
     if (ok && o->parent_authorization.len)
         ok = append_field(out, "Proxy-Authorization", o->parent_authorization);
     return ok && write_framing(out, o) && write_via(out, head, o->via_pseudonym) &&
-           write_connection(out, o->keep_upgrade && head->upgrade_websocket, o->close) && buf_append_str(out, "\r\n");
+           write_connection(out, o->keep_upgrade && head->upgrade_websocket, o->close) &&
+           buf_append_str(out, "\r\n");
 }
 
 bool
-fields_write_request(struct buf *out, const struct head *head, const struct target *target, struct slice path,
-                     const struct forward_options *o)
+fields_write_request(struct buf *out, const struct head *head, const struct target *target,
+                     struct slice path, const struct forward_options *o)
 {
     size_t before = buf_len(out);
     return finish(out, before, write_request(out, head, target, path, o));
 }
 
-/* An answer to HEAD and a 304 may say how long the body would have been (RFC 9110 section 8.6). head_parse_response has
- * seen to it that there is one such field at most and that it is a number. */
+/* An answer to HEAD and a 304 may say how long the body would have been (RFC 9110 section 8.6).
+ * head_parse_response has seen to it that there is one such field at most and that it is a number.
+ */
 static bool
 write_absent_length(struct buf *out, const struct head *head, const struct forward_options *o)
 {
@@ -212,7 +239,8 @@ write_absent_length(struct buf *out, const struct head *head, const struct forwa
 static bool
 write_status_line(struct buf *out, const struct head *head)
 {
-    return buf_printf(out, "HTTP/1.1 %03u ", head->status) && buf_append_slice(out, head->phrase) && buf_append_str(out, "\r\n");
+    return buf_printf(out, "HTTP/1.1 %03u ", head->status) && buf_append_slice(out, head->phrase) &&
+           buf_append_str(out, "\r\n");
 }
 
 static bool
@@ -226,8 +254,10 @@ write_response(struct buf *out, const struct head *head, const struct forward_op
         if (fields_pass_response(name) && (is_protected(name) || !is_nominated(head, name)))
             ok = copy_field(out, &head->fields[i]);
     }
-    return ok && write_framing(out, o) && write_absent_length(out, head, o) && write_via(out, head, o->via_pseudonym) &&
-           write_connection(out, o->keep_upgrade && head->status == 101, o->close || o->body == BODY_TO_EOF) &&
+    return ok && write_framing(out, o) && write_absent_length(out, head, o) &&
+           write_via(out, head, o->via_pseudonym) &&
+           write_connection(out, o->keep_upgrade && head->status == 101,
+                            o->close || o->body == BODY_TO_EOF) &&
            buf_append_str(out, "\r\n");
 }
 

@@ -1,7 +1,8 @@
-/* Heads of HTTP/1.x: the strict byte check (scan.c), then llhttp over the whole head, then what RFC 9112 says about the
- * fields together. Three readers see every head, and where two of them disagree about it (how many fields there are,
- * how the body is framed) it is refused: a head that can be read in two ways is what request smuggling is made of.
- * Nothing is repaired here, and nothing is copied: the slices point into the caller's bytes. */
+/* Heads of HTTP/1.x: the strict byte check (scan.c), then llhttp over the whole head, then what RFC
+ * 9112 says about the fields together. Three readers see every head, and where two of them disagree
+ * about it (how many fields there are, how the body is framed) it is refused: a head that can be
+ * read in two ways is what request smuggling is made of. Nothing is repaired here, and nothing is
+ * copied: the slices point into the caller's bytes. */
 #include "sallyport/http/head.h"
 
 #include <llhttp.h>
@@ -10,15 +11,16 @@
 #include "sallyport/http/websocket.h"
 
 #define CONTENT_LENGTH_MAX 0x7fffffffffffffffULL
-/* Members of all Connection fields together. Each is compared with each field when a head is passed on. */
+/* Members of all Connection fields together. Each is compared with each field when a head is passed
+ * on. */
 #define CONNECTION_MEMBERS_MAX 64
 
 /* What llhttp's callbacks fill. */
 struct reading {
     struct head *head;
-    size_t capacity;   /* of head->fields: the lines that the scan counted */
-    bool value_begun;  /* the last field has its value, so the next name begins another field */
-    bool ended;        /* on_headers_complete has been called */
+    size_t capacity;  /* of head->fields: the lines that the scan counted */
+    bool value_begun; /* the last field has its value, so the next name begins another field */
+    bool ended;       /* on_headers_complete has been called */
 };
 
 /* llhttp gives a span in one piece or in several that touch each other. */
@@ -111,13 +113,14 @@ reading_done(llhttp_t *parser, struct reading *r, struct slice head)
     return true;
 }
 
-/* The methods that llhttp is told as they are. It knows some thirty more and refuses all others, but which methods are
- * forwarded is the policy's to say; so it gets POST in their place, which it treats as it treats them: no special form
- * of the target, a body when the fields say so. */
+/* The methods that llhttp is told as they are. It knows some thirty more and refuses all others,
+ * but which methods are forwarded is the policy's to say; so it gets POST in their place, which it
+ * treats as it treats them: no special form of the target, a body when the fields say so. */
 static bool
 is_standard_method(struct slice method)
 {
-    static const char *const names[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT"};
+    static const char *const names[] = {"GET",   "HEAD",   "POST",    "PUT",
+                                        "PATCH", "DELETE", "OPTIONS", "CONNECT"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (slice_is(method, names[i]))
             return true;
@@ -129,7 +132,8 @@ method_check(struct slice method)
 {
     if (is_standard_method(method))
         return REASON_OK;
-    if (slice_equal_nocase(method, slice_str("TRACE")) || slice_equal_nocase(method, slice_str("TRACK")))
+    if (slice_equal_nocase(method, slice_str("TRACE")) ||
+        slice_equal_nocase(method, slice_str("TRACK")))
         return REASON_METHOD_UNSUPPORTED;
     return REASON_METHOD_UNKNOWN;
 }
@@ -157,7 +161,8 @@ read_response(llhttp_t *parser, struct reading *r, struct slice head)
     return reading_done(parser, r, head) && llhttp_get_status_code(parser) == r->head->status;
 }
 
-/* The scan again, over the whole: the callers have done it while the bytes came, but nothing below is safe without it. */
+/* The scan again, over the whole: the callers have done it while the bytes came, but nothing below
+ * is safe without it. */
 static enum head_scan_status
 check_bytes(struct slice head, bool response, size_t *ret_lines)
 {
@@ -173,7 +178,8 @@ check_bytes(struct slice head, bool response, size_t *ret_lines)
 static bool
 framing_agrees(const llhttp_t *parser, size_t length_fields, uint64_t length, bool chunked)
 {
-    if (((parser->flags & F_CHUNKED) != 0) != chunked || ((parser->flags & F_CONTENT_LENGTH) != 0) != (length_fields == 1))
+    if (((parser->flags & F_CHUNKED) != 0) != chunked ||
+        ((parser->flags & F_CONTENT_LENGTH) != 0) != (length_fields == 1))
         return false;
     return length_fields == 0 || parser->content_length == length;
 }
@@ -221,26 +227,30 @@ head_has_token(const struct head *head, const char *name, const char *token)
 static bool
 field_is_ascii_only(struct slice name)
 {
-    static const char *const names[] = {"Host",   "Transfer-Encoding", "Content-Length",      "Proxy-Authorization", "Connection",
-                                        "Expect", "Upgrade",           "Sec-WebSocket-Key"};
+    static const char *const names[] = {
+        "Host",   "Transfer-Encoding", "Content-Length",   "Proxy-Authorization", "Connection",
+        "Expect", "Upgrade",           "Sec-WebSocket-Key"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (slice_equal_nocase(name, slice_str(names[i])))
             return true;
     return false;
 }
 
-/* `Content_Length` and the like: to a CGI-style server (RFC 3875 section 4.1.18) they are the same as with hyphens. */
+/* `Content_Length` and the like: to a CGI-style server (RFC 3875 section 4.1.18) they are the same
+ * as with hyphens. */
 static bool
 field_is_disguised(struct slice name)
 {
-    static const char *const names[] = {"Transfer-Encoding", "Content-Length", "Proxy-Authorization"};
+    static const char *const names[] = {"Transfer-Encoding", "Content-Length",
+                                        "Proxy-Authorization"};
     if (!slice_has_byte(name, '_'))
         return false;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         struct slice real = slice_str(names[i]);
         size_t at = 0;
         while (at < name.len && at < real.len &&
-               ((name.ptr[at] | 0x20) == (real.ptr[at] | 0x20) || (name.ptr[at] == '_' && real.ptr[at] == '-')))
+               ((name.ptr[at] | 0x20) == (real.ptr[at] | 0x20) ||
+                (name.ptr[at] == '_' && real.ptr[at] == '-')))
             at++;
         if (at == name.len && at == real.len)
             return true;
@@ -248,7 +258,8 @@ field_is_disguised(struct slice name)
     return false;
 }
 
-/* Connection is a list of field names and options (RFC 9110 section 7.6.1); what is no token could be read as either. */
+/* Connection is a list of field names and options (RFC 9110 section 7.6.1); what is no token could
+ * be read as either. */
 static bool
 connection_is_list(struct slice value, size_t *members)
 {
@@ -269,7 +280,8 @@ check_fields(const struct head *head)
             return false;
         if (field_is_ascii_only(f->name) && chars_has_obs_text(f->value))
             return false;
-        if (slice_equal_nocase(f->name, slice_str("Connection")) && !connection_is_list(f->value, &members))
+        if (slice_equal_nocase(f->name, slice_str("Connection")) &&
+            !connection_is_list(f->value, &members))
             return false;
     }
     return true;
@@ -284,7 +296,8 @@ check_host(const struct head *head)
     return count == 1 ? host.len > 0 : count == 0 && head->minor == 0;
 }
 
-/* Transfer-Encoding: is it `chunked` (REASON_OK), another coding that could be meant (501), or no list of codings? */
+/* Transfer-Encoding: is it `chunked` (REASON_OK), another coding that could be meant (501), or no
+ * list of codings? */
 static enum reason
 check_coding(struct slice value)
 {
@@ -299,15 +312,17 @@ check_coding(struct slice value)
         for (size_t i = 0; i < member.len; i++)
             if (!char_is(member.ptr[i], CHAR_LABEL) || member.ptr[i] == '_')
                 return REASON_REQUEST_MALFORMED;
-        if (member.len == 0 || chunked) /* chunked is the last coding, once (RFC 9112 section 6.1) */
+        if (member.len == 0 ||
+            chunked) /* chunked is the last coding, once (RFC 9112 section 6.1) */
             return REASON_REQUEST_MALFORMED;
         chunked = slice_equal_nocase(member, slice_str("chunked"));
     }
     return REASON_CODING_UNSUPPORTED;
 }
 
-/* RFC 9112 section 6, as far as requests and responses have it in common: fills body and content_length by the fields
- * alone. Two fields of one name, both names at once, or anything but digits: malformed. */
+/* RFC 9112 section 6, as far as requests and responses have it in common: fills body and
+ * content_length by the fields alone. Two fields of one name, both names at once, or anything but
+ * digits: malformed. */
 static enum reason
 read_framing(const llhttp_t *parser, struct head *head)
 {
@@ -331,7 +346,8 @@ read_framing(const llhttp_t *parser, struct head *head)
     return REASON_OK;
 }
 
-/* RFC 9110 section 10.1.1. HTTP/1.0 has no 100 response, and without a body there is nothing to wait for. */
+/* RFC 9110 section 10.1.1. HTTP/1.0 has no 100 response, and without a body there is nothing to
+ * wait for. */
 static enum reason
 read_expect(struct head *head)
 {
@@ -363,7 +379,9 @@ judge_request(const llhttp_t *parser, struct head *head)
         return REASON_REQUEST_MALFORMED;
     enum reason reason = read_framing(parser, head);
     if (reason != REASON_OK)
-        return reason == REASON_CODING_UNSUPPORTED && slice_is(head->method, "CONNECT") ? REASON_REQUEST_MALFORMED : reason;
+        return reason == REASON_CODING_UNSUPPORTED && slice_is(head->method, "CONNECT")
+                   ? REASON_REQUEST_MALFORMED
+                   : reason;
     if (!check_connect(head))
         return REASON_REQUEST_MALFORMED;
     reason = read_expect(head);
@@ -390,12 +408,14 @@ head_parse_request(struct arena *arena, struct slice bytes, struct head *ret)
     struct reading reading = {.head = &head};
     enum head_scan_status status = check_bytes(bytes, false, &reading.capacity);
     if (status != HEAD_SCAN_COMPLETE)
-        return status == HEAD_SCAN_TOO_LARGE && reading.capacity > HEAD_FIELDS_MAX ? REASON_REQUEST_TOO_LARGE
-                                                                                   : REASON_REQUEST_MALFORMED;
+        return status == HEAD_SCAN_TOO_LARGE && reading.capacity > HEAD_FIELDS_MAX
+                   ? REASON_REQUEST_TOO_LARGE
+                   : REASON_REQUEST_MALFORMED;
     head.fields = arena_alloc(arena, (reading.capacity + 1) * sizeof(head.fields[0]));
     if (!read_request(&parser, &reading, bytes))
         return REASON_REQUEST_MALFORMED;
-    /* "METHOD SP target SP HTTP/1.x": llhttp's target must be what stands between the two spaces. */
+    /* "METHOD SP target SP HTTP/1.x": llhttp's target must be what stands between the two spaces.
+     */
     size_t minor_pos = head.method.len + 1 + head.target.len + sizeof(" HTTP/1.") - 1;
     if (head.target.ptr != bytes.ptr + head.method.len + 1 || bytes.ptr[minor_pos + 1] != '\r')
         return REASON_REQUEST_MALFORMED;
@@ -417,8 +437,8 @@ answer_has_no_body(uint16_t status, struct slice method)
     return slice_is(method, "CONNECT") && status < 300;
 }
 
-/* True where the fields announce a body that the status cannot have. A server that does so may send it all the same,
- * and the next answer on that connection would then be read out of it. */
+/* True where the fields announce a body that the status cannot have. A server that does so may send
+ * it all the same, and the next answer on that connection would then be read out of it. */
 static bool
 announces_impossible_body(const struct head *head, enum body_kind announced, struct slice method)
 {
@@ -434,7 +454,8 @@ judge_response(const llhttp_t *parser, struct slice method, struct head *head)
         return false;
     enum body_kind announced = head->body;
     bool close = head_has_token(head, "Connection", "close");
-    head->persistent = head->minor == 1 ? !close : !close && head_has_token(head, "Connection", "keep-alive");
+    head->persistent =
+        head->minor == 1 ? !close : !close && head_has_token(head, "Connection", "keep-alive");
     if (answer_has_no_body(head->status, method)) {
         bool impossible = announces_impossible_body(head, announced, method);
         if (impossible && head->status < 200)
@@ -451,7 +472,8 @@ judge_response(const llhttp_t *parser, struct slice method, struct head *head)
 }
 
 enum reason
-head_parse_response(struct arena *arena, struct slice bytes, struct slice request_method, struct head *ret)
+head_parse_response(struct arena *arena, struct slice bytes, struct slice request_method,
+                    struct head *ret)
 {
     llhttp_t parser;
     struct head head = {.body = BODY_NONE};
@@ -463,7 +485,8 @@ head_parse_response(struct arena *arena, struct slice bytes, struct slice reques
     head.minor = minor_at(bytes, sizeof("HTTP/1.") - 1);
     const char *digits = bytes.ptr + sizeof("HTTP/1.x ") - 1;
     head.status = (uint16_t)((digits[0] - '0') * 100 + (digits[1] - '0') * 10 + (digits[2] - '0'));
-    if (!read_response(&parser, &reading, bytes) || parser.http_major != 1 || parser.http_minor != head.minor)
+    if (!read_response(&parser, &reading, bytes) || parser.http_major != 1 ||
+        parser.http_minor != head.minor)
         return REASON_UPSTREAM_CLOSED;
     if (!judge_response(&parser, request_method, &head))
         return REASON_UPSTREAM_CLOSED;

@@ -1,6 +1,7 @@
-/* head_scan: finds the end of a head while it arrives, one byte after the other, and refuses at the first byte that no
- * head can hold there. The verdict depends on the bytes alone, never on how they were split: all that is remembered
- * between two calls is a state and a position. It is stricter than llhttp, which sees only what has passed here. */
+/* head_scan: finds the end of a head while it arrives, one byte after the other, and refuses at the
+ * first byte that no head can hold there. The verdict depends on the bytes alone, never on how they
+ * were split: all that is remembered between two calls is a state and a position. It is stricter
+ * than llhttp, which sees only what has passed here. */
 #include "sallyport/http/chars.h"
 #include "sallyport/http/head.h"
 
@@ -12,7 +13,8 @@ enum scan_state {
     IN_METHOD,
     AT_TARGET,
     IN_TARGET,
-    /* The seven bytes of "HTTP/1." one by one; the order of these states is the order of the bytes. */
+    /* The seven bytes of "HTTP/1." one by one; the order of these states is the order of the bytes.
+     */
     AT_VERSION_0,
     AT_VERSION_1,
     AT_VERSION_2,
@@ -77,7 +79,8 @@ step_phrase(char c)
     return char_is(c, CHAR_VALUE) ? IN_PHRASE : IS_MALFORMED;
 }
 
-/* At the first byte of a field line, or of the empty line that ends the head. SP and HTAB would be obs-fold. */
+/* At the first byte of a field line, or of the empty line that ends the head. SP and HTAB would be
+ * obs-fold. */
 static enum scan_state
 step_field(struct head_scan *s, char c)
 {
@@ -178,7 +181,9 @@ step(struct head_scan *s, char c)
 static void
 skip_run(struct head_scan *s, struct slice bytes, size_t limit)
 {
-    enum char_class class = s->state == IN_VALUE ? CHAR_VALUE : s->state == IN_TARGET ? CHAR_TARGET : 0;
+    enum char_class class = s->state == IN_VALUE    ? CHAR_VALUE
+                            : s->state == IN_TARGET ? CHAR_TARGET
+                                                    : 0;
     if (!class)
         return;
     while (s->pos < limit && char_is(bytes.ptr[s->pos], class))

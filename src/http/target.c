@@ -1,6 +1,7 @@
-/* The canonical target. One spelling for one destination, made here from what the client wrote and used by everything
- * after; what has no such spelling is refused, so that no two readers can take one text for two hosts. IDNA is used for
- * policy files alone: nothing on the way of a request calls libidn2. */
+/* The canonical target. One spelling for one destination, made here from what the client wrote and
+ * used by everything after; what has no such spelling is refused, so that no two readers can take
+ * one text for two hosts. IDNA is used for policy files alone: nothing on the way of a request
+ * calls libidn2. */
 #include "sallyport/http/target.h"
 
 #include <idn2.h>
@@ -23,11 +24,13 @@ lower(char c)
 static bool
 label_ok(struct slice label)
 {
-    return label.len <= LABEL_MAX && chars_all(label, CHAR_LABEL) && label.ptr[0] != '-' && label.ptr[label.len - 1] != '-';
+    return label.len <= LABEL_MAX && chars_all(label, CHAR_LABEL) && label.ptr[0] != '-' &&
+           label.ptr[label.len - 1] != '-';
 }
 
-/* Letters, digits, "-" and "_" in labels, and a last label that begins with a letter: that ends all the other ways to
- * write an IPv4 address (octal, hex, fewer parts), whatever a resolver would make of them. */
+/* Letters, digits, "-" and "_" in labels, and a last label that begins with a letter: that ends all
+ * the other ways to write an IPv4 address (octal, hex, fewer parts), whatever a resolver would make
+ * of them. */
 static bool
 name_ok(struct slice name)
 {
@@ -62,7 +65,8 @@ set_literal(struct host *host, enum host_kind kind)
     char text[ADDR_TEXT_SIZE];
     addr_format(&host->literal, text);
     host->kind = kind;
-    host->len = (uint8_t)snprintf(host->text, sizeof(host->text), kind == HOST_IPV6 ? "[%s]" : "%s", text);
+    host->len =
+        (uint8_t)snprintf(host->text, sizeof(host->text), kind == HOST_IPV6 ? "[%s]" : "%s", text);
 }
 
 /* "[…]". A zone id is no part of the text of an address (and inet_pton takes none). */
@@ -71,7 +75,8 @@ parse_bracketed(struct slice text, struct host *host)
 {
     if (text.len < 2 || text.ptr[text.len - 1] != ']' || slice_has_byte(text, '%'))
         return false;
-    if (!addr_parse_v6(slice_of(text.ptr + 1, text.len - 2), &host->literal) || host->literal.family != AF_INET6)
+    if (!addr_parse_v6(slice_of(text.ptr + 1, text.len - 2), &host->literal) ||
+        host->literal.family != AF_INET6)
         return false;
     set_literal(host, HOST_IPV6);
     return true;
@@ -105,8 +110,9 @@ host_slice(const struct host *h)
     return slice_of(h->text, h->len);
 }
 
-/* Splits "host[:port]". *ret_port has ptr NULL when there is no colon; an empty port has not. A colon outside brackets
- * can only be the port's, so unbracketed IPv6 does not get through (its rest is no port). */
+/* Splits "host[:port]". *ret_port has ptr NULL when there is no colon; an empty port has not. A
+ * colon outside brackets can only be the port's, so unbracketed IPv6 does not get through (its rest
+ * is no port). */
 static bool
 split_authority(struct slice text, struct slice *ret_host, struct slice *ret_port)
 {
@@ -157,10 +163,12 @@ target_from_authority(struct slice authority, struct target *ret)
 static bool
 percent_ok(struct slice path, size_t at)
 {
-    return path.len - at > 2 && char_is(path.ptr[at + 1], CHAR_HEX) && char_is(path.ptr[at + 2], CHAR_HEX);
+    return path.len - at > 2 && char_is(path.ptr[at + 1], CHAR_HEX) &&
+           char_is(path.ptr[at + 2], CHAR_HEX);
 }
 
-/* "[" and "]" are bytes of RFC 3986 that its grammar keeps for addresses; in queries every client sends them as they are. */
+/* "[" and "]" are bytes of RFC 3986 that its grammar keeps for addresses; in queries every client
+ * sends them as they are. */
 static bool
 path_byte_ok(struct slice path, size_t at, bool query)
 {
@@ -201,14 +209,16 @@ target_from_uri(struct slice uri, struct target *ret, struct slice *ret_path)
     static const char prefix[] = "http://";
     size_t prefix_len = sizeof(prefix) - 1;
     struct target target = {.scheme = SCHEME_HTTP};
-    if (uri.len < prefix_len || !slice_equal_nocase(slice_of(uri.ptr, prefix_len), slice_str(prefix)))
+    if (uri.len < prefix_len ||
+        !slice_equal_nocase(slice_of(uri.ptr, prefix_len), slice_str(prefix)))
         return REASON_REQUEST_MALFORMED;
     struct slice rest = slice_of(uri.ptr + prefix_len, uri.len - prefix_len);
     size_t len = authority_len(rest);
     struct slice path = slice_of(rest.ptr + len, rest.len - len);
     if (!path.len)
         path = slice_str("/");
-    if (!parse_authority(slice_of(rest.ptr, len), PORT_HTTP, &target.host, &target.port) || !path_is_wellformed(path))
+    if (!parse_authority(slice_of(rest.ptr, len), PORT_HTTP, &target.host, &target.port) ||
+        !path_is_wellformed(path))
         return REASON_REQUEST_MALFORMED;
     *ret = target;
     *ret_path = path;
@@ -236,7 +246,8 @@ target_check_host_field(const struct target *target, struct slice value)
     uint16_t port;
     if (!parse_authority(value, implied_port(target), &host, &port))
         return REASON_REQUEST_MALFORMED;
-    return host_equal(&host, &target->host) && port == target->port ? REASON_OK : REASON_HOST_MISMATCH;
+    return host_equal(&host, &target->host) && port == target->port ? REASON_OK
+                                                                    : REASON_HOST_MISMATCH;
 }
 
 void
@@ -258,19 +269,20 @@ host_to_ascii(struct slice utf8, char *out)
     if (idn2_to_ascii_8z(in, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK)
         return false;
     /* What libidn2 made of it must itself be a name: it maps full-width dots and digits. */
-    bool ok = host_parse(slice_str(ascii), &host) && host.kind == HOST_NAME && host_alabels_ok(host_slice(&host));
+    bool ok = host_parse(slice_str(ascii), &host) && host.kind == HOST_NAME &&
+              host_alabels_ok(host_slice(&host));
     if (ok)
         snprintf(out, HOST_TEXT_SIZE, "%.*s", (int)host.len, host.text);
     idn2_free(ascii);
     return ok;
 }
 
-/* Has the UTF-8 text a character above ASCII, and none of the control characters U+0080 to U+009F, which stand in no
- * name but come out of some A-labels that are made up ("xn--a")? */
+/* Has the UTF-8 text a character above ASCII, and none of the control characters U+0080 to U+009F,
+ * which stand in no name but come out of some A-labels that are made up ("xn--a")? */
 static bool
 is_ulabel(const char *utf8)
 {
-    for (const char *at = strchr(utf8, '\xc2'); at; at = strchr(at + 1, '\xc2'))
+    for (const char *at = strchr(utf8, 0xc2); at; at = strchr(at + 1, 0xc2))
         if ((unsigned char)at[1] < 0xa0)
             return false;
     return chars_has_obs_text(slice_str(utf8));
@@ -289,7 +301,8 @@ alabel_ok(struct slice label)
     in[label.len] = '\0';
     if (idn2_to_unicode_8z8z(in, &unicode, 0) != IDN2_OK)
         return false;
-    /* libidn2 hands an A-label that it cannot decode back as it is: that is ASCII, and refused likewise. */
+    /* libidn2 hands an A-label that it cannot decode back as it is: that is ASCII, and refused
+     * likewise. */
     bool ok = is_ulabel(unicode);
     idn2_free(unicode);
     return ok;

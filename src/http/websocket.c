@@ -1,5 +1,6 @@
-/* WebSocket upgrade: is the request one, and does the 101 belong to it? A 101 is the end of HTTP on a connection, after
- * which bytes pass unseen, so an upstream gets it only when the client asked for exactly this. Frames are never read. */
+/* WebSocket upgrade: is the request one, and does the 101 belong to it? A 101 is the end of HTTP on
+ * a connection, after which bytes pass unseen, so an upstream gets it only when the client asked
+ * for exactly this. Frames are never read. */
 #include "sallyport/http/websocket.h"
 
 #include <openssl/evp.h>
@@ -10,7 +11,8 @@
 #define KEY_TEXT_LEN 24 /* base64 of 16 bytes */
 #define KEY_LEN 16
 #define ACCEPT_TEXT_LEN 28 /* base64 of a SHA-1 */
-/* RFC 6455 section 1.3; the SHA-1 over key and this proves that the peer speaks WebSocket, it protects nothing. */
+/* RFC 6455 section 1.3; the SHA-1 over key and this proves that the peer speaks WebSocket, it
+ * protects nothing. */
 static const char accept_guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 static bool
@@ -38,7 +40,8 @@ websocket_request_ok(const struct head *request)
 {
     struct slice key;
     return slice_is(request->method, "GET") && request->minor == 1 && request->body == BODY_NONE &&
-           head_has_token(request, "Connection", "upgrade") && only_field_is(request, "Upgrade", "websocket") &&
+           head_has_token(request, "Connection", "upgrade") &&
+           only_field_is(request, "Upgrade", "websocket") &&
            only_field_is(request, "Sec-WebSocket-Version", "13") && read_key(request, &key);
 }
 
@@ -78,7 +81,8 @@ websocket_accepted(const struct head *request, const struct head *response)
     struct slice key, accept = head_field(response, "Sec-WebSocket-Accept", &accepts);
     struct slice protocol = head_field(response, "Sec-WebSocket-Protocol", &protocols);
     return response->status == 101 && request->upgrade_websocket && read_key(request, &key) &&
-           head_has_token(response, "Connection", "upgrade") && only_field_is(response, "Upgrade", "websocket") &&
-           accepts == 1 && accept_matches(key, accept) &&
+           head_has_token(response, "Connection", "upgrade") &&
+           only_field_is(response, "Upgrade", "websocket") && accepts == 1 &&
+           accept_matches(key, accept) &&
            (protocols == 0 || (protocols == 1 && was_offered(request, protocol)));
 }

@@ -1,5 +1,6 @@
-/* Body framing. Held here: one outcome however the bytes are split; what is re-framed is read as the same data; llhttp reads
- * what is accepted likewise. The first byte chooses the kind, the second the split, the third a length. */
+/* Body framing. Held here: one outcome however the bytes are split; what is re-framed is read as
+ * the same data; llhttp reads what is accepted likewise. The first byte chooses the kind, the
+ * second the split, the third a length. */
 #include <assert.h>
 #include <llhttp.h>
 #include <stdint.h>
@@ -33,7 +34,8 @@ read_pieces(enum body_kind kind, uint64_t length, struct slice in, size_t piece,
     buf_init(&o->trailers, DATA_CAP);
     while (o->used < in.len && o->status == BODY_MORE) {
         size_t end = o->used - o->used % piece + piece, used;
-        struct slice run, part = slice_of(in.ptr + o->used, (end < in.len ? end : in.len) - o->used);
+        struct slice run,
+            part = slice_of(in.ptr + o->used, (end < in.len ? end : in.len) - o->used);
         o->status = body_read(r, part, &used, &run);
         assert(used <= part.len && run.len <= used && (used > 0 || o->status != BODY_MORE));
         assert(buf_append_slice(&o->data, run));
@@ -57,12 +59,13 @@ on_message_complete(llhttp_t *parser)
     return HPE_PAUSED;
 }
 
-/* llhttp 8 refuses some extensions that the grammar allows (";a=b;c", obs-text in quotes): with extensions it need not read
- * the body, but where it does, it must read the same. */
+/* llhttp 8 refuses some extensions that the grammar allows (";a=b;c", obs-text in quotes): with
+ * extensions it need not read the body, but where it does, it must read the same. */
 static void
 check_llhttp(struct slice in, const struct outcome *o)
 {
-    static const llhttp_settings_t settings = {.on_body = on_body, .on_message_complete = on_message_complete};
+    static const llhttp_settings_t settings = {.on_body = on_body,
+                                               .on_message_complete = on_message_complete};
     static const char head[] = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
     llhttp_t parser;
     struct buf data;
@@ -103,7 +106,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct outcome whole, split;
     read_pieces(kind, data[2], in, in.len + 1, &whole);
     read_pieces(kind, data[2], in, 1 + data[1] % 16, &split);
-    assert(whole.status == split.status && slice_equal(buf_slice(&whole.data), buf_slice(&split.data)));
+    assert(whole.status == split.status &&
+           slice_equal(buf_slice(&whole.data), buf_slice(&split.data)));
     assert(whole.status != BODY_END || whole.used == split.used);
     if (kind == BODY_CHUNKED && whole.status == BODY_END) {
         check_llhttp(in, &whole);

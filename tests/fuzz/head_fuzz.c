@@ -1,5 +1,6 @@
-/* Heads. Held here: one verdict however the bytes are split; and what has been passed on is read, by the same parser, as
- * the message that came in. The first byte chooses request or response, the second where to split. */
+/* Heads. Held here: one verdict however the bytes are split; and what has been passed on is read,
+ * by the same parser, as the message that came in. The first byte chooses request or response, the
+ * second where to split. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@ static enum head_scan_status
 scan_in_steps(struct head_scan *scan, struct slice bytes, size_t first, size_t step)
 {
     enum head_scan_status status = HEAD_SCAN_MORE;
-    for (size_t n = first < bytes.len ? first : bytes.len; status == HEAD_SCAN_MORE; n = n + step < bytes.len ? n + step : bytes.len) {
+    for (size_t n = first < bytes.len ? first : bytes.len; status == HEAD_SCAN_MORE;
+         n = n + step < bytes.len ? n + step : bytes.len) {
         char *copy = malloc(n + 1); /* in memory of its own, so that no look-ahead goes unseen */
         memcpy(copy, bytes.ptr, n);
         status = head_scan(scan, slice_of(copy, n), CAP);
@@ -37,7 +39,8 @@ scan_all_ways(struct head_scan *whole, struct slice bytes, size_t seed)
     struct head_scan split = *whole;
     enum head_scan_status status = head_scan(whole, bytes, CAP);
     enum head_scan_status again = scan_in_steps(&split, bytes, seed, 1 + seed % 7);
-    assert(status == again && whole->start == split.start && whole->end == split.end && whole->lines == split.lines);
+    assert(status == again && whole->start == split.start && whole->end == split.end &&
+           whole->lines == split.lines);
     return status;
 }
 
@@ -45,7 +48,8 @@ static struct slice
 reread(struct slice out, bool response)
 {
     struct head_scan scan = {.response = response};
-    assert(head_scan(&scan, out, OUT_CAP) == HEAD_SCAN_COMPLETE && scan.start == 0 && scan.end == out.len);
+    assert(head_scan(&scan, out, OUT_CAP) == HEAD_SCAN_COMPLETE && scan.start == 0 &&
+           scan.end == out.len);
     return out;
 }
 
@@ -66,9 +70,11 @@ check_request(struct arena *arena, struct slice bytes)
     struct buf out;
     if (head_parse_request(arena, bytes, &head) != REASON_OK)
         return;
-    assert(head.method.len && head.method.len <= HEAD_METHOD_MAX && head.field_count <= HEAD_FIELDS_MAX);
+    assert(head.method.len && head.method.len <= HEAD_METHOD_MAX &&
+           head.field_count <= HEAD_FIELDS_MAX);
     /* What is written has two fields that may not have been there. */
-    if (target_from_uri(head.target, &target, &path) != REASON_OK || head.field_count > HEAD_FIELDS_MAX - 5)
+    if (target_from_uri(head.target, &target, &path) != REASON_OK ||
+        head.field_count > HEAD_FIELDS_MAX - 5)
         return;
     if (slice_is(head.method, "CONNECT"))
         return;
@@ -79,12 +85,15 @@ check_request(struct arena *arena, struct slice bytes)
     assert(fields_write_request(&out, &head, &target, path, &o));
     assert(head_parse_request(arena, reread(buf_slice(&out), false), &again) == REASON_OK);
     assert(slice_equal(head.method, again.method) && again.minor == 1);
-    assert(slice_equal(again.target, path) || (slice_is(head.method, "OPTIONS") && slice_is(again.target, "*")));
+    assert(slice_equal(again.target, path) ||
+           (slice_is(head.method, "OPTIONS") && slice_is(again.target, "*")));
     assert(again.body == head.body && again.content_length == head.content_length);
-    assert(again.expect_continue == head.expect_continue && again.upgrade_websocket == head.upgrade_websocket);
+    assert(again.expect_continue == head.expect_continue &&
+           again.upgrade_websocket == head.upgrade_websocket);
     check_one_host(&again, &target);
     for (size_t i = 0; i < again.field_count; i++)
-        assert(again.fields[i].name.len < 6 || !slice_equal_nocase(slice_of(again.fields[i].name.ptr, 6), slice_str("Proxy-")));
+        assert(again.fields[i].name.len < 6 ||
+               !slice_equal_nocase(slice_of(again.fields[i].name.ptr, 6), slice_str("Proxy-")));
     buf_done(&out);
 }
 
@@ -104,7 +113,8 @@ check_response(struct arena *arena, struct slice bytes, struct slice method)
     buf_init(&out, OUT_CAP);
     assert(fields_write_response(&out, &head, &o));
     assert(head_parse_response(arena, reread(buf_slice(&out), true), method, &again) == REASON_OK);
-    assert(again.status == head.status && again.body == head.body && again.content_length == head.content_length);
+    assert(again.status == head.status && again.body == head.body &&
+           again.content_length == head.content_length);
     buf_done(&out);
 }
 

@@ -1,5 +1,5 @@
-/* Targets. Held here: a canonical form is its own canonical form, is made of nothing but what CONTRACT's names and literals
- * are made of, and agrees with itself as a Host field. */
+/* Targets. Held here: a canonical form is its own canonical form, is made of nothing but what
+ * CONTRACT's names and literals are made of, and agrees with itself as a Host field. */
 #include <arpa/inet.h>
 #include <assert.h>
 #include <stdint.h>
@@ -17,7 +17,8 @@ check_name(const struct host *h)
     unsigned char ignored[4];
     assert(h->len > 0 && h->len <= HOST_MAX);
     for (size_t i = 0; i < h->len; i++)
-        assert((h->text[i] >= 'a' && h->text[i] <= 'z') || (h->text[i] >= '0' && h->text[i] <= '9') || strchr("-_.", h->text[i]));
+        assert((h->text[i] >= 'a' && h->text[i] <= 'z') ||
+               (h->text[i] >= '0' && h->text[i] <= '9') || strchr("-_.", h->text[i]));
     last = last ? last + 1 : h->text;
     assert(*last >= 'a' && *last <= 'z');
     assert(!strstr(h->text, "..") && h->text[0] != '.');
@@ -72,7 +73,8 @@ check_uri(const struct target *t, struct slice path)
     target_format(t, text);
     int n = snprintf(uri, sizeof(uri), "http://%s%.*s", text, SLICE_ARG(path));
     assert(target_from_uri(slice_of(uri, (size_t)n), &again, &again_path) == REASON_OK);
-    assert(host_equal(&t->host, &again.host) && t->port == again.port && slice_equal(path, again_path));
+    assert(host_equal(&t->host, &again.host) && t->port == again.port &&
+           slice_equal(path, again_path));
 }
 
 int

@@ -1,4 +1,5 @@
-/* What a head looks like when it has been passed on, byte for byte, and that it can be read in one way only. */
+/* What a head looks like when it has been passed on, byte for byte, and that it can be read in one
+ * way only. */
 #include "unit/test.h"
 
 #include <llhttp.h>
@@ -14,7 +15,8 @@ static const struct forward_options plain = {.via_pseudonym = "sallyport"};
 
 /* Parses and writes; text gets the outcome, or "" when the buffer is too small. */
 static void
-pass_request(const char *raw, const struct forward_options *options, size_t cap, char *text, size_t size)
+pass_request(const char *raw, const struct forward_options *options, size_t cap, char *text,
+             size_t size)
 {
     struct arena *arena = arena_new(4096);
     struct head head = {0};
@@ -55,12 +57,17 @@ check_requests(const struct pass_case *cases, size_t count, const struct forward
 TEST(request_lines_and_host)
 {
     static const struct pass_case cases[] = {
-        {"GET http://One.test./p?q HTTP/1.1\r\nHost: ONE.TEST:80\r\n\r\n", "GET /p?q HTTP/1.1\r\n" H VIA "\r\n"},
+        {"GET http://One.test./p?q HTTP/1.1\r\nHost: ONE.TEST:80\r\n\r\n",
+         "GET /p?q HTTP/1.1\r\n" H VIA "\r\n"},
         {"GET http://one.test HTTP/1.1\r\n" H "\r\n", "GET / HTTP/1.1\r\n" H VIA "\r\n"},
-        {"GET http://one.test:8080/ HTTP/1.1\r\nHost: one.test:8080\r\n\r\n", "GET / HTTP/1.1\r\nHost: one.test:8080\r\n" VIA "\r\n"},
-        {"GET http://one.test:443/ HTTP/1.1\r\nHost: one.test:443\r\n\r\n", "GET / HTTP/1.1\r\nHost: one.test:443\r\n" VIA "\r\n"},
-        {"GET http://[2001:0db8::7]/ HTTP/1.1\r\nHost: [2001:db8:0::7]\r\n\r\n", "GET / HTTP/1.1\r\nHost: [2001:db8::7]\r\n" VIA "\r\n"},
-        {"GET http://one.test/ HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\n" H "Via: 1.0 sallyport\r\n\r\n"},
+        {"GET http://one.test:8080/ HTTP/1.1\r\nHost: one.test:8080\r\n\r\n",
+         "GET / HTTP/1.1\r\nHost: one.test:8080\r\n" VIA "\r\n"},
+        {"GET http://one.test:443/ HTTP/1.1\r\nHost: one.test:443\r\n\r\n",
+         "GET / HTTP/1.1\r\nHost: one.test:443\r\n" VIA "\r\n"},
+        {"GET http://[2001:0db8::7]/ HTTP/1.1\r\nHost: [2001:db8:0::7]\r\n\r\n",
+         "GET / HTTP/1.1\r\nHost: [2001:db8::7]\r\n" VIA "\r\n"},
+        {"GET http://one.test/ HTTP/1.0\r\n\r\n",
+         "GET / HTTP/1.1\r\n" H "Via: 1.0 sallyport\r\n\r\n"},
         {"OPTIONS http://one.test HTTP/1.1\r\n" H "\r\n", "OPTIONS * HTTP/1.1\r\n" H VIA "\r\n"},
         {"OPTIONS http://one.test/ HTTP/1.1\r\n" H "\r\n", "OPTIONS / HTTP/1.1\r\n" H VIA "\r\n"},
         {"PROPFIND http://one.test/ HTTP/1.1\r\n" H "\r\n", "PROPFIND / HTTP/1.1\r\n" H VIA "\r\n"},
@@ -76,17 +83,26 @@ TEST(hop_by_hop_fields_end_here)
 #define OUT "GET / HTTP/1.1\r\n" H
     static const struct pass_case cases[] = {
         {G "Proxy-Authorization: Basic secret\r\nX: y\r\n\r\n", OUT "X: y\r\n" VIA "\r\n"},
-        {G "proxy-AUTHENTICATE: x\r\nProxy-Authentication-Info: x\r\nProxy-Status: x\r\nProxy: http://x\r\nPROXY_X: y\r\n\r\n", OUT VIA "\r\n"},
-        {G "Proxy-Connection: Keep-Alive\r\nKeep-Alive: 300\r\nTE: trailers\r\nTrailer: X\r\n\r\n", OUT VIA "\r\n"},
-        {G "Connection: X-Foo, x-BAZ\r\nX-Foo: 1\r\nX-Bar: 2\r\nX-Baz: 3\r\nx-foo: 4\r\n\r\n", OUT "X-Bar: 2\r\n" VIA "\r\n"},
+        {G "proxy-AUTHENTICATE: x\r\nProxy-Authentication-Info: x\r\nProxy-Status: x\r\nProxy: "
+           "http://x\r\nPROXY_X: y\r\n\r\n",
+         OUT VIA "\r\n"},
+        {G "Proxy-Connection: Keep-Alive\r\nKeep-Alive: 300\r\nTE: trailers\r\nTrailer: X\r\n\r\n",
+         OUT VIA "\r\n"},
+        {G "Connection: X-Foo, x-BAZ\r\nX-Foo: 1\r\nX-Bar: 2\r\nX-Baz: 3\r\nx-foo: 4\r\n\r\n",
+         OUT "X-Bar: 2\r\n" VIA "\r\n"},
         {G "X-Foo: 1\r\nConnection: a\r\nConnection: X-Foo\r\n\r\n", OUT VIA "\r\n"},
         {G "Connection: close\r\n\r\n", OUT VIA "\r\n"},
-        {G "Connection: Host, Authorization, Cookie\r\nAuthorization: a\r\nCookie: b\r\n\r\n", OUT "Authorization: a\r\nCookie: b\r\n" VIA "\r\n"},
+        {G "Connection: Host, Authorization, Cookie\r\nAuthorization: a\r\nCookie: b\r\n\r\n",
+         OUT "Authorization: a\r\nCookie: b\r\n" VIA "\r\n"},
         {G "Upgrade: TLS/1.0\r\nConnection: Upgrade\r\n\r\n", OUT VIA "\r\n"},
-        {G "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", OUT VIA "\r\n"},
+        {G
+         "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+         OUT VIA "\r\n"},
         {G "HTTP2-Settings: AAMAAABk\r\n\r\n", OUT VIA "\r\n"},
-        {G "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n\r\n", OUT "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n" VIA "\r\n"},
-        {G "Via: 1.1 a\r\nVia: 1.0 b, 1.1 c\r\n\r\n", OUT "Via: 1.1 a, 1.0 b, 1.1 c, 1.1 sallyport\r\n\r\n"},
+        {G "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n\r\n",
+         OUT "X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n" VIA "\r\n"},
+        {G "Via: 1.1 a\r\nVia: 1.0 b, 1.1 c\r\n\r\n",
+         OUT "Via: 1.1 a, 1.0 b, 1.1 c, 1.1 sallyport\r\n\r\n"},
         {G "Connection: Via, Host\r\nVia: 1.1 a\r\n\r\n", OUT VIA "\r\n"},
         {G "A:  x  y\t\r\nB:\r\na: \xff\r\n\r\n", OUT "A: x  y\r\nB: \r\na: \xff\r\n" VIA "\r\n"},
         {G "X-HTTP-Method-Override: PUT\r\n\r\n", OUT "X-HTTP-Method-Override: PUT\r\n" VIA "\r\n"},
@@ -99,11 +115,14 @@ TEST(framing_is_written_anew)
 #define P "POST http://one.test/ HTTP/1.1\r\n" H
 #define POUT "POST / HTTP/1.1\r\n" H
     static const struct pass_case cases[] = {
-        {P "Content-Length: 3\r\nConnection: Content-Length\r\n\r\n", POUT "Content-Length: 3\r\n" VIA "\r\n"},
-        {P "Connection: Transfer-Encoding\r\nTransfer-Encoding: CHUNKED\r\n\r\n", POUT "Transfer-Encoding: chunked\r\n" VIA "\r\n"},
+        {P "Content-Length: 3\r\nConnection: Content-Length\r\n\r\n",
+         POUT "Content-Length: 3\r\n" VIA "\r\n"},
+        {P "Connection: Transfer-Encoding\r\nTransfer-Encoding: CHUNKED\r\n\r\n",
+         POUT "Transfer-Encoding: chunked\r\n" VIA "\r\n"},
         {P "Content-Length: 0\r\n\r\n", POUT "Content-Length: 0\r\n" VIA "\r\n"},
         {P "\r\n", POUT VIA "\r\n"},
-        {P "Expect: 100-Continue\r\nContent-Length: 3\r\nConnection: Expect\r\n\r\n", POUT "Expect: 100-continue\r\nContent-Length: 3\r\n" VIA "\r\n"},
+        {P "Expect: 100-Continue\r\nContent-Length: 3\r\nConnection: Expect\r\n\r\n",
+         POUT "Expect: 100-continue\r\nContent-Length: 3\r\n" VIA "\r\n"},
         {P "Expect: 100-continue\r\n\r\n", POUT VIA "\r\n"},
     };
     CHECK_REQUESTS(cases, &plain);
@@ -118,15 +137,20 @@ TEST(options_of_the_proxy)
     CHECK_STR(text, OUT VIA "Connection: close\r\n\r\n");
     o = plain;
     o.drop_method_override = true;
-    pass_request(G "X-HTTP-Method-Override: PUT\r\nx-http-method: PUT\r\nX-Method-Override: PUT\r\n\r\n", &o, 4096, text, sizeof(text));
+    pass_request(
+        G "X-HTTP-Method-Override: PUT\r\nx-http-method: PUT\r\nX-Method-Override: PUT\r\n\r\n", &o,
+        4096, text, sizeof(text));
     CHECK_STR(text, OUT VIA "\r\n");
     o = plain;
     o.absolute = true;
     o.parent_authorization = slice_str("Bearer t");
     pass_request(G "Proxy-Authorization: Basic secret\r\n\r\n", &o, 4096, text, sizeof(text));
-    CHECK_STR(text, "GET http://one.test/ HTTP/1.1\r\n" H "Proxy-Authorization: Bearer t\r\n" VIA "\r\n");
-    pass_request("OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\n\r\n", &o, 4096, text, sizeof(text));
-    CHECK_STR(text, "OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\nProxy-Authorization: Bearer t\r\n" VIA "\r\n");
+    CHECK_STR(text,
+              "GET http://one.test/ HTTP/1.1\r\n" H "Proxy-Authorization: Bearer t\r\n" VIA "\r\n");
+    pass_request("OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\n\r\n", &o, 4096, text,
+                 sizeof(text));
+    CHECK_STR(text, "OPTIONS http://one.test:81 HTTP/1.1\r\nHost: "
+                    "one.test:81\r\nProxy-Authorization: Bearer t\r\n" VIA "\r\n");
 }
 
 TEST(upgrade_passes_only_when_it_is_one)
@@ -135,11 +159,14 @@ TEST(upgrade_passes_only_when_it_is_one)
     char text[4096];
     struct forward_options o = plain;
     o.keep_upgrade = true;
-    pass_request(G KEY "Upgrade: WebSocket\r\nConnection: upgrade, Sec-WebSocket-Key\r\n\r\n", &o, 4096, text, sizeof(text));
+    pass_request(G KEY "Upgrade: WebSocket\r\nConnection: upgrade, Sec-WebSocket-Key\r\n\r\n", &o,
+                 4096, text, sizeof(text));
     CHECK_STR(text, OUT KEY VIA "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-    pass_request(G KEY "Upgrade: websocket\r\nConnection: keep-alive\r\n\r\n", &o, 4096, text, sizeof(text));
+    pass_request(G KEY "Upgrade: websocket\r\nConnection: keep-alive\r\n\r\n", &o, 4096, text,
+                 sizeof(text));
     CHECK_STR(text, OUT KEY VIA "\r\n");
-    pass_request(G KEY "Upgrade: websocket\r\nConnection: upgrade\r\n\r\n", &plain, 4096, text, sizeof(text));
+    pass_request(G KEY "Upgrade: websocket\r\nConnection: upgrade\r\n\r\n", &plain, 4096, text,
+                 sizeof(text));
     CHECK_STR(text, OUT KEY VIA "\r\n");
 }
 
@@ -164,7 +191,9 @@ TEST(server_options_by_path)
     struct forward_options o = plain;
     buf_init(&out, 4096);
     CHECK(host_parse(slice_str("one.test"), &target.host));
-    CHECK(head_parse_request(arena, slice_str("OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\n\r\n"), &head) == REASON_OK);
+    CHECK(head_parse_request(
+              arena, slice_str("OPTIONS http://one.test:81 HTTP/1.1\r\nHost: one.test:81\r\n\r\n"),
+              &head) == REASON_OK);
     CHECK(fields_write_request(&out, &head, &target, slice_str("*"), &o));
     CHECK(slice_starts_with(buf_slice(&out), "OPTIONS * HTTP/1.1\r\nHost: one.test:81\r\n"));
     buf_clear(&out);
@@ -181,7 +210,8 @@ TEST(a_407_of_an_upstream_is_not_passed_on)
     struct head head;
     struct buf out;
     buf_init(&out, 4096);
-    static const char raw[] = "HTTP/1.1 407 Auth\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n";
+    static const char raw[] =
+        "HTTP/1.1 407 Auth\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n";
     CHECK(head_parse_response(arena, slice_str(raw), slice_str("GET"), &head) == REASON_OK);
     CHECK(!fields_write_response(&out, &head, &plain) && buf_len(&out) == 0);
     buf_done(&out);
@@ -189,7 +219,8 @@ TEST(a_407_of_an_upstream_is_not_passed_on)
 }
 
 static void
-pass_response(const char *method, const char *raw, const struct forward_options *options, enum body_kind *body, char *text, size_t size)
+pass_response(const char *method, const char *raw, const struct forward_options *options,
+              enum body_kind *body, char *text, size_t size)
 {
     struct arena *arena = arena_new(4096);
     struct head head = {0};
@@ -212,20 +243,32 @@ TEST(responses)
     static const struct {
         const char *method, *raw, *want;
     } cases[] = {
-        {"GET", R "Content-Length: 3\r\nA: b\r\n\r\n", R "A: b\r\nContent-Length: 3\r\n" VIA "\r\n"},
-        {"GET", R "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n", R "Trailer: X\r\nTransfer-Encoding: chunked\r\n" VIA "\r\n"},
+        {"GET", R "Content-Length: 3\r\nA: b\r\n\r\n",
+         R "A: b\r\nContent-Length: 3\r\n" VIA "\r\n"},
+        {"GET", R "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n",
+         R "Trailer: X\r\nTransfer-Encoding: chunked\r\n" VIA "\r\n"},
         {"GET", R "\r\n", R VIA "Connection: close\r\n\r\n"},
-        {"GET", "HTTP/1.0 200 \r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 \r\nContent-Length: 0\r\nVia: 1.0 sallyport\r\n\r\n"},
-        {"GET", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 \r\nContent-Length: 0\r\n" VIA "\r\n"},
+        {"GET", "HTTP/1.0 200 \r\nContent-Length: 0\r\n\r\n",
+         "HTTP/1.1 200 \r\nContent-Length: 0\r\nVia: 1.0 sallyport\r\n\r\n"},
+        {"GET", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+         "HTTP/1.1 200 \r\nContent-Length: 0\r\n" VIA "\r\n"},
         {"HEAD", R "Content-Length: 1234\r\n\r\n", R "Content-Length: 1234\r\n" VIA "\r\n"},
         {"HEAD", R "Transfer-Encoding: chunked\r\n\r\n", R VIA "\r\n"},
-        {"GET", "HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n", "HTTP/1.1 304 X\r\nContent-Length: 3\r\n" VIA "\r\n"},
+        {"GET", "HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n",
+         "HTTP/1.1 304 X\r\nContent-Length: 3\r\n" VIA "\r\n"},
         {"GET", "HTTP/1.1 204 X\r\nContent-Length: 3\r\n\r\n", "HTTP/1.1 204 X\r\n" VIA "\r\n"},
-        {"GET", "HTTP/1.1 103 Hints\r\nLink: </x>\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 103 Hints\r\nLink: </x>\r\n" VIA "\r\n"},
-        {"GET", R "Connection: X-Foo\r\nX-Foo: secret\r\nKeep-Alive: timeout=9\r\nContent-Length: 0\r\n\r\n", R "Content-Length: 0\r\n" VIA "\r\n"},
-        {"GET", R "Alt-Svc: h2=\":443\"\r\nUpgrade: h2\r\nProxy-Status: evil\r\nX-Deny-Reason: ok\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+        {"GET", "HTTP/1.1 103 Hints\r\nLink: </x>\r\nContent-Length: 0\r\n\r\n",
+         "HTTP/1.1 103 Hints\r\nLink: </x>\r\n" VIA "\r\n"},
+        {"GET",
+         R
+         "Connection: X-Foo\r\nX-Foo: secret\r\nKeep-Alive: timeout=9\r\nContent-Length: 0\r\n\r\n",
          R "Content-Length: 0\r\n" VIA "\r\n"},
-        {"GET", R "Connection: Set-Cookie, Location\r\nSet-Cookie: a\r\nContent-Length: 0\r\n\r\n", R "Set-Cookie: a\r\nContent-Length: 0\r\n" VIA "\r\n"},
+        {"GET",
+         R "Alt-Svc: h2=\":443\"\r\nUpgrade: h2\r\nProxy-Status: evil\r\nX-Deny-Reason: "
+           "ok\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+         R "Content-Length: 0\r\n" VIA "\r\n"},
+        {"GET", R "Connection: Set-Cookie, Location\r\nSet-Cookie: a\r\nContent-Length: 0\r\n\r\n",
+         R "Set-Cookie: a\r\nContent-Length: 0\r\n" VIA "\r\n"},
         {"GET", "HTTP/1.1 302 Found\r\nLocation: http://two.test/\r\nContent-Length: 0\r\n\r\n",
          "HTTP/1.1 302 Found\r\nLocation: http://two.test/\r\nContent-Length: 0\r\n" VIA "\r\n"},
     };
@@ -244,19 +287,23 @@ TEST(responses_reframed)
     CHECK_STR(text, R "Transfer-Encoding: chunked\r\n" VIA "\r\n");
     struct forward_options o = plain;
     o.keep_upgrade = true;
-    pass_response("GET", "HTTP/1.1 101 Up\r\nConnection: upgrade\r\nUpgrade: WEBSOCKET\r\n\r\n", &o, NULL, text, sizeof(text));
+    pass_response("GET", "HTTP/1.1 101 Up\r\nConnection: upgrade\r\nUpgrade: WEBSOCKET\r\n\r\n", &o,
+                  NULL, text, sizeof(text));
     CHECK_STR(text, "HTTP/1.1 101 Up\r\n" VIA "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-    pass_response("GET", R "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n", &o, NULL, text, sizeof(text));
+    pass_response("GET", R "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
+                  &o, NULL, text, sizeof(text));
     CHECK_STR(text, R "Content-Length: 0\r\n" VIA "\r\n");
     o.close = true;
     pass_response("GET", R "Content-Length: 0\r\n\r\n", &o, NULL, text, sizeof(text));
     CHECK_STR(text, R "Content-Length: 0\r\n" VIA "Connection: close\r\n\r\n");
 }
 
-/* What follows plays proxy: a client's bytes are read request by request, each request for another path than /evil is passed on,
- * and the first refusal ends it. Then upstreams of different tempers read what they got: none may see a request for /evil. */
+/* What follows plays proxy: a client's bytes are read request by request, each request for another
+ * path than /evil is passed on, and the first refusal ends it. Then upstreams of different tempers
+ * read what they got: none may see a request for /evil. */
 
-/* Passes the body on; false when it is refused or not complete. *used: how many bytes of `in` it took. */
+/* Passes the body on; false when it is refused or not complete. *used: how many bytes of `in` it
+ * took. */
 static bool
 pass_body(struct buf *out, const struct head *head, struct slice in, size_t *used)
 {
@@ -289,9 +336,11 @@ pass_one(struct arena *arena, struct buf *out, struct slice *in)
     if (head_scan(&scan, *in, 16384) != HEAD_SCAN_COMPLETE)
         return false;
     struct slice bytes = slice_of(in->ptr + scan.start, scan.end - scan.start);
-    if (head_parse_request(arena, bytes, &head) != REASON_OK || method_check(head.method) != REASON_OK)
+    if (head_parse_request(arena, bytes, &head) != REASON_OK ||
+        method_check(head.method) != REASON_OK)
         return false;
-    if (target_from_uri(head.target, &target, &path) != REASON_OK || slice_starts_with(path, "/evil"))
+    if (target_from_uri(head.target, &target, &path) != REASON_OK ||
+        slice_starts_with(path, "/evil"))
         return false;
     struct slice host = head_field(&head, "Host", &hosts);
     if (hosts && target_check_host_field(&target, host) != REASON_OK)
@@ -309,7 +358,8 @@ pass_one(struct arena *arena, struct buf *out, struct slice *in)
 static int
 on_url(llhttp_t *parser, const char *at, size_t len)
 {
-    CHECK_THAT(!slice_starts_with(slice_of(at, len), "/evil"), "the upstream sees %.*s", (int)len, at);
+    CHECK_THAT(!slice_starts_with(slice_of(at, len), "/evil"), "the upstream sees %.*s", (int)len,
+               at);
     ++*(int *)parser->data;
     return 0;
 }
@@ -330,7 +380,8 @@ read_as_upstream(struct slice bytes, unsigned leniency)
     return requests;
 }
 
-/* `want_passed` requests get through whole, and upstreams with each combination of llhttp's leniencies find them. */
+/* `want_passed` requests get through whole, and upstreams with each combination of llhttp's
+ * leniencies find them. */
 static void
 check_stream(const char *text, int want_passed)
 {
@@ -367,18 +418,29 @@ TEST(no_second_request_hides_in_a_first)
         {P "Content-Length: 44\r\nContent_Length: 0\r\n\r\n" EVIL, 0},
         {P "Content-Length: 44\r\nContent-Length: 0\r\n\r\n" EVIL, 0},
         {P "Transfer_Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" EVIL, 0},
-        {"POST http://one.test/ HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" EVIL, 0},
-        {"POST http://one.test/ HTTP/1.0\r\n" H "Connection: keep-alive\r\nContent-Length: 0\r\n\r\n" EVIL, 0},
+        {"POST http://one.test/ HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" EVIL,
+         0},
+        {"POST http://one.test/ HTTP/1.0\r\n" H
+         "Connection: keep-alive\r\nContent-Length: 0\r\n\r\n" EVIL,
+         0},
         /* Taken away by Connection, so that the upstream would take the body for a request. */
         {P "Connection: Content-Length\r\nContent-Length: 53\r\n\r\n" EVIL LAST, 2},
-        {P "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n35\r\n" EVIL "\r\n0\r\n\r\n" LAST, 2},
+        {P "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n35\r\n" EVIL
+           "\r\n0\r\n\r\n" LAST,
+         2},
         /* A body on a method that usually has none. */
         {"GET http://one.test/ HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc" LAST, 2},
         {"OPTIONS http://one.test HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabc" LAST, 2},
-        {"HEAD http://one.test/ HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" LAST, 2},
-        /* Upgrades that the upstream might take: what follows would then be no HTTP to us and HTTP to it. */
-        {"GET http://one.test/ HTTP/1.1\r\n" H "Upgrade: h2c\r\nHTTP2-Settings: A\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n" EVIL, 1},
-        {"GET http://one.test/ HTTP/1.1\r\n" H "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 777\r\n\r\n" EVIL, 1},
+        {"HEAD http://one.test/ HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" LAST,
+         2},
+        /* Upgrades that the upstream might take: what follows would then be no HTTP to us and HTTP
+           to it. */
+        {"GET http://one.test/ HTTP/1.1\r\n" H
+         "Upgrade: h2c\r\nHTTP2-Settings: A\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n" EVIL,
+         1},
+        {"GET http://one.test/ HTTP/1.1\r\n" H
+         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 777\r\n\r\n" EVIL,
+         1},
         /* Expectations that one side waits for and the other does not. */
         {P "Expect: y 100-continue\r\nContent-Length: 3\r\n\r\nabc" EVIL, 0},
         {P "Expect: 100-continue;a\r\nContent-Length: 3\r\n\r\nabc" EVIL, 0},
@@ -415,6 +477,7 @@ TEST(a_field_behind_the_cap_is_not_lost_but_refused)
     int n = snprintf(text, sizeof(text), P);
     for (int i = 1; i < HEAD_FIELDS_MAX; i++)
         n += snprintf(text + n, sizeof(text) - (size_t)n, "X: y\r\n");
-    snprintf(text + n, sizeof(text) - (size_t)n, "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" EVIL);
+    snprintf(text + n, sizeof(text) - (size_t)n,
+             "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" EVIL);
     check_stream(text, 0);
 }

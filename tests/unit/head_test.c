@@ -1,6 +1,6 @@
-/* Heads: the byte check, llhttp behind it and the rules over all fields together. Every case is given whole, split at each
- * byte and byte by byte, and must have one verdict; it stands in memory of exactly its size, so that a sanitizer sees a
- * read beyond it. */
+/* Heads: the byte check, llhttp behind it and the rules over all fields together. Every case is
+ * given whole, split at each byte and byte by byte, and must have one verdict; it stands in memory
+ * of exactly its size, so that a sanitizer sees a read beyond it. */
 #include "unit/test.h"
 
 #include "sallyport/base/mem.h"
@@ -32,8 +32,9 @@ parse_exact(struct slice head, bool response, const char *method)
     struct arena *arena = arena_new(4096);
     struct head parsed;
     char *copy = exact(head.ptr, head.len);
-    enum reason r = response ? head_parse_response(arena, slice_of(copy, head.len), slice_str(method), &parsed)
-                             : head_parse_request(arena, slice_of(copy, head.len), &parsed);
+    enum reason r =
+        response ? head_parse_response(arena, slice_of(copy, head.len), slice_str(method), &parsed)
+                 : head_parse_request(arena, slice_of(copy, head.len), &parsed);
     free(copy);
     arena_free(arena);
     return r;
@@ -55,7 +56,8 @@ scan_split(struct head_scan *scan, const char *bytes, size_t len, size_t split)
 }
 
 static enum reason
-verdict_of(struct head_scan *scan, enum head_scan_status status, const char *bytes, const char *method)
+verdict_of(struct head_scan *scan, enum head_scan_status status, const char *bytes,
+           const char *method)
 {
     switch (status) {
     case HEAD_SCAN_MALFORMED:
@@ -65,24 +67,29 @@ verdict_of(struct head_scan *scan, enum head_scan_status status, const char *byt
     case HEAD_SCAN_MORE:
         return REASON_UNDECIDED;
     case HEAD_SCAN_COMPLETE:
-        return parse_exact(slice_of(bytes + scan->start, scan->end - scan->start), scan->response, method);
+        return parse_exact(slice_of(bytes + scan->start, scan->end - scan->start), scan->response,
+                           method);
     }
     return REASON_INTERNAL;
 }
 
 static void
-check_every_split(const char *bytes, size_t len, bool response, const char *method, enum reason want)
+check_every_split(const char *bytes, size_t len, bool response, const char *method,
+                  enum reason want)
 {
     struct head_scan whole = {.response = response};
     enum head_scan_status status = scan_split(&whole, bytes, len, len);
     enum reason got = verdict_of(&whole, status, bytes, method);
-    CHECK_THAT(got == want, "%.*s: %s, not %s", (int)(len < 300 ? len : 300), bytes, reason_text(got), reason_text(want));
+    CHECK_THAT(got == want, "%.*s: %s, not %s", (int)(len < 300 ? len : 300), bytes,
+               reason_text(got), reason_text(want));
     size_t step = len > 2000 ? len / 97 : 1;
     for (size_t split = 0; split < len; split += step) {
         struct head_scan scan = {.response = response};
         enum head_scan_status s = scan_split(&scan, bytes, len, split);
-        CHECK_THAT(s == status && scan.start == whole.start && scan.end == whole.end && scan.lines == whole.lines,
-                   "%.*s: split at %zu: %d, whole: %d", (int)(len < 300 ? len : 300), bytes, split, s, status);
+        CHECK_THAT(s == status && scan.start == whole.start && scan.end == whole.end &&
+                       scan.lines == whole.lines,
+                   "%.*s: split at %zu: %d, whole: %d", (int)(len < 300 ? len : 300), bytes, split,
+                   s, status);
     }
 }
 
@@ -105,13 +112,20 @@ TEST(character_classes_are_the_grammar)
         bool digit = c >= '0' && c <= '9', alpha = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
         bool hex = digit || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
         bool vchar = c > 0x20 && c < 0x7f, obs = c >= 0x80, space = c == ' ' || c == '\t';
-        CHECK_THAT(char_is((char)c, CHAR_TOKEN) == (digit || alpha || (c && strchr("!#$%&'*+-.^_`|~", c))), "%d", c);
+        CHECK_THAT(char_is((char)c, CHAR_TOKEN) ==
+                       (digit || alpha || (c && strchr("!#$%&'*+-.^_`|~", c))),
+                   "%d", c);
         CHECK_THAT(char_is((char)c, CHAR_VALUE) == (vchar || obs || space), "%d", c);
         CHECK_THAT(char_is((char)c, CHAR_TARGET) == vchar, "%d", c);
-        CHECK_THAT(char_is((char)c, CHAR_PATH) == (digit || alpha || (c && strchr("-._~!$&'()*+,;=:@/", c))), "%d", c);
-        CHECK_THAT(char_is((char)c, CHAR_QUOTED) == ((vchar || obs || space) && c != '"' && c != '\\'), "%d", c);
+        CHECK_THAT(char_is((char)c, CHAR_PATH) ==
+                       (digit || alpha || (c && strchr("-._~!$&'()*+,;=:@/", c))),
+                   "%d", c);
+        CHECK_THAT(char_is((char)c, CHAR_QUOTED) ==
+                       ((vchar || obs || space) && c != '"' && c != '\\'),
+                   "%d", c);
         CHECK_THAT(char_is((char)c, CHAR_HEX) == hex, "%d", c);
-        CHECK_THAT(char_is((char)c, CHAR_LABEL) == (digit || alpha || c == '-' || c == '_'), "%d", c);
+        CHECK_THAT(char_is((char)c, CHAR_LABEL) == (digit || alpha || c == '-' || c == '_'), "%d",
+                   c);
         CHECK_THAT(char_is((char)c, CHAR_ALPHA) == alpha, "%d", c);
     }
 }
@@ -204,7 +218,8 @@ TEST(other_protocols_are_malformed_at_the_first_byte_that_tells)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         for (size_t n = 1; n <= cases[i].len; n++) {
             struct head_scan scan = {0};
-            enum head_scan_status want = n < cases[i].told_at ? HEAD_SCAN_MORE : HEAD_SCAN_MALFORMED;
+            enum head_scan_status want =
+                n < cases[i].told_at ? HEAD_SCAN_MORE : HEAD_SCAN_MALFORMED;
             enum head_scan_status got = head_scan(&scan, slice_of(cases[i].bytes, n), CAP);
             CHECK_THAT(got == want, "case %zu after %zu bytes: %d", i, n, got);
         }
@@ -260,10 +275,16 @@ TEST(fields)
         {BYTES(G H "X(Y): z\r\n\r\n"), BAD},
         {BYTES(G H "X: a\0b\r\n\r\n"), BAD},
         {BYTES(G H "X: a\0\r\n\r\n"), BAD},
-        {BYTES(G H "X: a\x01" "b\r\n\r\n"), BAD},
+        {BYTES(G H "X: a\x01"
+                   "b\r\n\r\n"),
+         BAD},
         {BYTES(G H "X: a\x1b[2Jb\r\n\r\n"), BAD},
-        {BYTES(G H "X: a\x0b" "b\r\n\r\n"), BAD},
-        {BYTES(G H "X: a\x0c" "b\r\n\r\n"), BAD},
+        {BYTES(G H "X: a\x0b"
+                   "b\r\n\r\n"),
+         BAD},
+        {BYTES(G H "X: a\x0c"
+                   "b\r\n\r\n"),
+         BAD},
         {BYTES(G H "X: a\x7f\r\n\r\n"), BAD},
     };
     CHECK_REQUESTS(cases);
@@ -297,7 +318,8 @@ TEST(content_length)
         {BYTES(P H "Content-Length: 0\r\n\r\n"), REASON_OK},
         {BYTES(P H "Content-Length: 9223372036854775807\r\n\r\n"), REASON_OK},
         {BYTES(P H "Content-Length: \t3 \r\n\r\n"), REASON_OK},
-        {BYTES(P H "Content-Length: 3\t\r\n\r\n"), BAD}, /* llhttp takes SP alone behind the number */
+        {BYTES(P H "Content-Length: 3\t\r\n\r\n"),
+         BAD}, /* llhttp takes SP alone behind the number */
         {BYTES(P H "Content-Length: -0\r\n\r\n"), BAD},
         {BYTES(P H "Content-Length: -1\r\n\r\n"), BAD},
         {BYTES(P H "Content-Length: +3\r\n\r\n"), BAD},
@@ -337,7 +359,8 @@ TEST(transfer_encoding)
     static const struct head_case cases[] = {
         {BYTES(P H "Transfer-Encoding: chunked\r\n\r\n"), REASON_OK},
         {BYTES(P H "transfer-encoding:\tChunKED \r\n\r\n"), REASON_OK},
-        {BYTES("GET http://one.test/ HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n"), REASON_OK},
+        {BYTES("GET http://one.test/ HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n"),
+         REASON_OK},
         {BYTES("POST http://one.test/ HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n"), BAD},
         {BYTES("POST http://one.test/ HTTP/1.0\r\n" H "Transfer-Encoding: gzip\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"), BAD},
@@ -347,7 +370,8 @@ TEST(transfer_encoding)
         {BYTES(P H "Content-Length: 0\r\nTransfer-Encoding:\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n"), BAD},
-        {BYTES(P H "Transfer-Encoding: identity\r\nX: y\r\ntransfer-ENCODING: chunked\r\n\r\n"), BAD},
+        {BYTES(P H "Transfer-Encoding: identity\r\nX: y\r\ntransfer-ENCODING: chunked\r\n\r\n"),
+         BAD},
         {BYTES(P H "Transfer-Encoding: chunked, chunked\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding: chunked, identity\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding: chunked,\r\n\r\n"), BAD},
@@ -358,9 +382,13 @@ TEST(transfer_encoding)
         {BYTES(P H "Transfer-Encoding: 'chunked'\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding: \"chunked\"\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding: chunked chunked\r\n\r\n"), BAD},
-        {BYTES(P H "Transfer-Encoding: \x0b" "chunked\r\n\r\n"), BAD},
+        {BYTES(P H "Transfer-Encoding: \x0b"
+                   "chunked\r\n\r\n"),
+         BAD},
         {BYTES(P H "Transfer-Encoding: chunked\x0b\r\n\r\n"), BAD},
-        {BYTES(P H "Transfer-Encoding: \xff" "chunked\xff\r\n\r\n"), BAD},
+        {BYTES(P H "Transfer-Encoding: \xff"
+                   "chunked\xff\r\n\r\n"),
+         BAD},
         {BYTES(P H "Transfer-Encoding: chunked\xc2\xa0\r\n\r\n"), BAD},
         {BYTES(P H "Transfer-Encoding : chunked\r\n\r\n"), BAD},
         {BYTES(P H "Foo: bar\r\n Transfer-Encoding: chunked\r\n\r\n"), BAD},
@@ -398,9 +426,12 @@ TEST(expectations_and_connection_options)
     static const struct head_case cases[] = {
         {BYTES(P H "Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"), REASON_OK},
         {BYTES(P H "Expect: 100-Continue\r\nContent-Length: 3\r\n\r\n"), REASON_OK},
-        {BYTES(P H "Expect: 100-continue, foo\r\nContent-Length: 3\r\n\r\n"), REASON_EXPECTATION_UNKNOWN},
-        {BYTES(P H "Expect: 100-continue, 100-continue\r\nContent-Length: 3\r\n\r\n"), REASON_EXPECTATION_UNKNOWN},
-        {BYTES(P H "Expect: 100-continue\r\nExpect: 100-continue\r\n\r\n"), REASON_EXPECTATION_UNKNOWN},
+        {BYTES(P H "Expect: 100-continue, foo\r\nContent-Length: 3\r\n\r\n"),
+         REASON_EXPECTATION_UNKNOWN},
+        {BYTES(P H "Expect: 100-continue, 100-continue\r\nContent-Length: 3\r\n\r\n"),
+         REASON_EXPECTATION_UNKNOWN},
+        {BYTES(P H "Expect: 100-continue\r\nExpect: 100-continue\r\n\r\n"),
+         REASON_EXPECTATION_UNKNOWN},
         {BYTES(P H "Expect: 200-ok\r\n\r\n"), REASON_EXPECTATION_UNKNOWN},
         {BYTES(P H "Expect:\r\n\r\n"), REASON_EXPECTATION_UNKNOWN},
         {BYTES(P H "Expect: 100-continue\xa0\r\n\r\n"), BAD},
@@ -434,12 +465,15 @@ good(const char *text)
 
 TEST(parts_of_a_request)
 {
-    struct head h = good("POST http://one.test/a?b HTTP/1.1\r\nHost:one.test\r\nA: \t b  c\t \r\nB:\r\nContent-Length: 12\r\na: 2\r\n\r\n");
+    struct head h = good("POST http://one.test/a?b HTTP/1.1\r\nHost:one.test\r\nA: \t b  c\t "
+                         "\r\nB:\r\nContent-Length: 12\r\na: 2\r\n\r\n");
     size_t count;
     CHECK(slice_is(h.method, "POST") && slice_is(h.target, "http://one.test/a?b") && h.minor == 1);
-    CHECK(h.field_count == 5 && slice_is(h.fields[1].name, "A") && slice_is(h.fields[1].value, "b  c"));
+    CHECK(h.field_count == 5 && slice_is(h.fields[1].name, "A") &&
+          slice_is(h.fields[1].value, "b  c"));
     CHECK(slice_is(h.fields[2].name, "B") && h.fields[2].value.len == 0);
-    CHECK(h.body == BODY_LENGTH && h.content_length == 12 && h.persistent && !h.expect_continue && !h.upgrade_websocket);
+    CHECK(h.body == BODY_LENGTH && h.content_length == 12 && h.persistent && !h.expect_continue &&
+          !h.upgrade_websocket);
     CHECK(slice_is(head_field(&h, "A", &count), "b  c") && count == 2);
     CHECK(head_field(&h, "Q", &count).len == 0 && count == 0);
     h = good("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -456,7 +490,8 @@ TEST(persistence)
     CHECK(good("GET / HTTP/1.1\r\nHost: x\r\nProxy-Connection: close\r\n\r\n").persistent);
     CHECK(!good("GET / HTTP/1.1\r\nHost: x\r\nConnection: CLOSE\r\n\r\n").persistent);
     CHECK(!good("GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, close\r\n\r\n").persistent);
-    CHECK(!good("GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n").persistent);
+    CHECK(!good("GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n")
+               .persistent);
     CHECK(good("GET / HTTP/1.1\r\nHost: x\r\nConnection: closed\r\n\r\n").persistent);
     CHECK(!good("GET / HTTP/1.0\r\nHost: x\r\n\r\n").persistent);
     CHECK(!good("GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n").persistent);
@@ -464,9 +499,11 @@ TEST(persistence)
 
 TEST(expect_continue_needs_a_body_and_http_1_1)
 {
-    CHECK(good("PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").expect_continue);
+    CHECK(good("PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+              .expect_continue);
     CHECK(!good("PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n").expect_continue);
-    CHECK(!good("PUT / HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").expect_continue);
+    CHECK(!good("PUT / HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+               .expect_continue);
 }
 
 TEST(any_token_is_a_method_and_stands_as_it_should)
@@ -475,18 +512,33 @@ TEST(any_token_is_a_method_and_stands_as_it_should)
         const char *method;
         enum reason want;
     } cases[] = {
-        {"GET", REASON_OK}, {"HEAD", REASON_OK}, {"POST", REASON_OK}, {"PUT", REASON_OK}, {"PATCH", REASON_OK},
-        {"DELETE", REASON_OK}, {"OPTIONS", REASON_OK}, {"CONNECT", REASON_OK}, {"TRACE", REASON_METHOD_UNSUPPORTED},
-        {"TRACK", REASON_METHOD_UNSUPPORTED}, {"Trace", REASON_METHOD_UNSUPPORTED}, {"get", REASON_METHOD_UNKNOWN},
-        {"PROPFIND", REASON_METHOD_UNKNOWN}, {"FOO", REASON_METHOD_UNKNOWN}, {"DESCRIBE", REASON_METHOD_UNKNOWN},
-        {"PRI", REASON_METHOD_UNKNOWN}, {"SOURCE", REASON_METHOD_UNKNOWN}, {"M-SEARCH", REASON_METHOD_UNKNOWN},
-        {"GETX", REASON_METHOD_UNKNOWN}, {"!#$%&'*+-.^_`|~", REASON_METHOD_UNKNOWN},
+        {"GET", REASON_OK},
+        {"HEAD", REASON_OK},
+        {"POST", REASON_OK},
+        {"PUT", REASON_OK},
+        {"PATCH", REASON_OK},
+        {"DELETE", REASON_OK},
+        {"OPTIONS", REASON_OK},
+        {"CONNECT", REASON_OK},
+        {"TRACE", REASON_METHOD_UNSUPPORTED},
+        {"TRACK", REASON_METHOD_UNSUPPORTED},
+        {"Trace", REASON_METHOD_UNSUPPORTED},
+        {"get", REASON_METHOD_UNKNOWN},
+        {"PROPFIND", REASON_METHOD_UNKNOWN},
+        {"FOO", REASON_METHOD_UNKNOWN},
+        {"DESCRIBE", REASON_METHOD_UNKNOWN},
+        {"PRI", REASON_METHOD_UNKNOWN},
+        {"SOURCE", REASON_METHOD_UNKNOWN},
+        {"M-SEARCH", REASON_METHOD_UNKNOWN},
+        {"GETX", REASON_METHOD_UNKNOWN},
+        {"!#$%&'*+-.^_`|~", REASON_METHOD_UNKNOWN},
         {"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345", REASON_METHOD_UNKNOWN},
     };
     char text[256];
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         bool connect = !strcmp(cases[i].method, "CONNECT");
-        snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x:1\r\n\r\n", cases[i].method, connect ? "x:1" : "http://x:1/");
+        snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x:1\r\n\r\n", cases[i].method,
+                 connect ? "x:1" : "http://x:1/");
         struct head h = good(text);
         CHECK(slice_is(h.method, cases[i].method));
         CHECK_THAT(method_check(h.method) == cases[i].want, "%s", cases[i].method);
@@ -531,9 +583,11 @@ TEST(cap_is_exact)
     size_t len = sizeof(text) - 1;
     for (size_t cap = 1; cap < len + 3; cap++) {
         struct head_scan scan = {0};
-        CHECK(head_scan(&scan, slice_of(text, len), cap) == (cap < len ? HEAD_SCAN_TOO_LARGE : HEAD_SCAN_COMPLETE));
+        CHECK(head_scan(&scan, slice_of(text, len), cap) ==
+              (cap < len ? HEAD_SCAN_TOO_LARGE : HEAD_SCAN_COMPLETE));
         scan = (struct head_scan){0};
-        CHECK(head_scan(&scan, slice_of(text, len - 1), cap) == (cap < len ? HEAD_SCAN_TOO_LARGE : HEAD_SCAN_MORE));
+        CHECK(head_scan(&scan, slice_of(text, len - 1), cap) ==
+              (cap < len ? HEAD_SCAN_TOO_LARGE : HEAD_SCAN_MORE));
     }
 }
 
@@ -548,7 +602,8 @@ TEST(scan_stops_behind_the_head)
     /* Verdicts stay. */
     scan = (struct head_scan){0};
     CHECK(head_scan(&scan, slice_str("GET\n"), CAP) == HEAD_SCAN_MALFORMED);
-    CHECK(head_scan(&scan, slice_str("GET http://one.test/ HTTP/1.1\r\n"), CAP) == HEAD_SCAN_MALFORMED);
+    CHECK(head_scan(&scan, slice_str("GET http://one.test/ HTTP/1.1\r\n"), CAP) ==
+          HEAD_SCAN_MALFORMED);
     /* The parser takes one head and nothing round it. */
     CHECK(parse_exact(slice_str("\r\n" G H "\r\n"), false, "") == BAD);
     CHECK(parse_exact(slice_str(G H "\r\nX"), false, "") == BAD);
@@ -559,22 +614,29 @@ TEST(scan_stops_behind_the_head)
 #define WS "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n"
 #define WS_KEY "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 #define WS_UP "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
-#define WS_ACCEPT "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" /* the example of RFC 6455 section 1.3 */
+#define WS_ACCEPT                                                                                  \
+    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" /* the example of RFC 6455            \
+                                                                section 1.3 */
 
 TEST(websocket_requests)
 {
     CHECK(good(WS WS_KEY WS_UP "\r\n").upgrade_websocket);
-    CHECK(!good(WS WS_KEY "Connection: keep-alive\r\nUpgrade: websocket\r\n\r\n").upgrade_websocket);
-    CHECK(!good(WS WS_KEY "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n").upgrade_websocket);
+    CHECK(
+        !good(WS WS_KEY "Connection: keep-alive\r\nUpgrade: websocket\r\n\r\n").upgrade_websocket);
+    CHECK(!good(WS WS_KEY "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n")
+               .upgrade_websocket);
     CHECK(!good(WS WS_KEY "Upgrade: h2c\r\n" WS_UP "\r\n").upgrade_websocket);
     CHECK(!good(WS WS_UP "\r\n").upgrade_websocket);
     CHECK(!good(WS WS_KEY WS_KEY WS_UP "\r\n").upgrade_websocket);
     CHECK(!good(WS WS_UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j\r\n\r\n").upgrade_websocket);
     CHECK(!good(WS WS_UP "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!\r\n\r\n").upgrade_websocket);
     CHECK(!good(WS WS_KEY WS_UP "Content-Length: 3\r\n\r\n").upgrade_websocket);
-    CHECK(!good("POST / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n" WS_KEY WS_UP "\r\n").upgrade_websocket);
-    CHECK(!good("GET / HTTP/1.0\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n" WS_KEY WS_UP "\r\n").upgrade_websocket);
-    CHECK(!good("GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 8\r\n" WS_KEY WS_UP "\r\n").upgrade_websocket);
+    CHECK(!good("POST / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n" WS_KEY WS_UP "\r\n")
+               .upgrade_websocket);
+    CHECK(!good("GET / HTTP/1.0\r\nHost: x\r\nSec-WebSocket-Version: 13\r\n" WS_KEY WS_UP "\r\n")
+               .upgrade_websocket);
+    CHECK(!good("GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 8\r\n" WS_KEY WS_UP "\r\n")
+               .upgrade_websocket);
 }
 
 static bool
@@ -583,7 +645,8 @@ answers(const char *request_text, const char *response_text)
     struct arena *arena = arena_new(4096);
     struct head request = {0}, response = {0};
     CHECK(head_parse_request(arena, slice_str(request_text), &request) == REASON_OK);
-    CHECK(head_parse_response(arena, slice_str(response_text), request.method, &response) == REASON_OK);
+    CHECK(head_parse_response(arena, slice_str(response_text), request.method, &response) ==
+          REASON_OK);
     bool ok = websocket_accepted(&request, &response);
     arena_free(arena);
     return ok;
@@ -593,15 +656,21 @@ TEST(websocket_answers)
 {
     static const char request[] = WS WS_KEY WS_UP "Sec-WebSocket-Protocol: chat, superchat\r\n\r\n";
     CHECK(answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT "\r\n"));
-    CHECK(answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT "Sec-WebSocket-Protocol: chat\r\n\r\n"));
-    CHECK(!answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT "Sec-WebSocket-Protocol: other\r\n\r\n"));
-    CHECK(!answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP "Sec-WebSocket-Accept: wrong\r\n\r\n"));
+    CHECK(answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT
+                           "Sec-WebSocket-Protocol: chat\r\n\r\n"));
+    CHECK(!answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT
+                            "Sec-WebSocket-Protocol: other\r\n\r\n"));
+    CHECK(!answers(request,
+                   "HTTP/1.1 101 Switching\r\n" WS_UP "Sec-WebSocket-Accept: wrong\r\n\r\n"));
     CHECK(!answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP "\r\n"));
     CHECK(!answers(request, "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT WS_ACCEPT "\r\n"));
-    CHECK(!answers(request, "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n" WS_ACCEPT "\r\n"));
+    CHECK(!answers(request,
+                   "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n" WS_ACCEPT
+                   "\r\n"));
     CHECK(!answers(request, "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n" WS_ACCEPT "\r\n"));
     CHECK(!answers(request, "HTTP/1.1 200 OK\r\n" WS_UP WS_ACCEPT "\r\n"));
-    CHECK(!answers("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT "\r\n"));
+    CHECK(!answers("GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+                   "HTTP/1.1 101 Switching\r\n" WS_UP WS_ACCEPT "\r\n"));
 }
 
 #define OK1 "HTTP/1.1 200 OK\r\n"
@@ -615,7 +684,8 @@ TEST(responses)
         {BYTES("HTTP/1.1 200\r\n\r\n"), REASON_OK},
         {BYTES("HTTP/1.1 200 \r\n\r\n"), REASON_OK},
         {BYTES("HTTP/1.1 599 \xc3\xa4\r\n\r\n"), REASON_OK},
-        {BYTES("HTTP/1.1 302 Found\r\nLocation: http://[fe80::1]/\r\nContent-Length: 0\r\n\r\n"), REASON_OK},
+        {BYTES("HTTP/1.1 302 Found\r\nLocation: http://[fe80::1]/\r\nContent-Length: 0\r\n\r\n"),
+         REASON_OK},
         {BYTES("\r\n" OK1 "\r\n"), GONE},
         {BYTES(OK1 "Content-Length: 3, 4\r\n\r\n"), GONE},
         {BYTES(OK1 "Content-Length: 3, 3\r\n\r\n"), GONE},
@@ -629,7 +699,9 @@ TEST(responses)
         {BYTES(OK1 "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"), GONE},
         {BYTES(OK1 "Transfer-Encoding: xchunked\r\n\r\n"), GONE},
         {BYTES(OK1 "Transfer-Encoding: gzip, chunked\r\n\r\n"), GONE},
-        {BYTES(OK1 "Transfer-Encoding: \x0b" "chunked\r\n\r\n"), GONE},
+        {BYTES(OK1 "Transfer-Encoding: \x0b"
+                   "chunked\r\n\r\n"),
+         GONE},
         {BYTES("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), GONE},
         {BYTES(OK1 "X: a\rb\r\nContent-Length: 0\r\n\r\n"), GONE},
         {BYTES(OK1 "X : a\r\nContent-Length: 0\r\n\r\n"), GONE},
@@ -682,7 +754,8 @@ TEST(framing_of_responses)
         {"GET", OK1 "\r\n", BODY_TO_EOF, 0, false},
         {"GET", OK1 "Connection: keep-alive\r\n\r\n", BODY_TO_EOF, 0, false},
         {"GET", "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", BODY_LENGTH, 5, false},
-        {"GET", "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", BODY_LENGTH, 5, true},
+        {"GET", "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n",
+         BODY_LENGTH, 5, true},
         {"HEAD", OK1 "Content-Length: 5\r\n\r\n", BODY_NONE, 0, true},
         {"HEAD", OK1 "Transfer-Encoding: chunked\r\n\r\n", BODY_NONE, 0, true},
         {"HEAD", OK1 "\r\n", BODY_NONE, 0, true},
@@ -700,10 +773,12 @@ TEST(framing_of_responses)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct arena *arena = arena_new(4096);
         struct head h = {0};
-        CHECK(head_parse_response(arena, slice_str(cases[i].text), slice_str(cases[i].method), &h) == REASON_OK);
-        CHECK_THAT(h.body == cases[i].body && h.content_length == cases[i].length && h.persistent == cases[i].persistent,
-                   "%s %s: body %d length %llu persistent %d", cases[i].method, cases[i].text, h.body,
-                   (unsigned long long)h.content_length, h.persistent);
+        CHECK(head_parse_response(arena, slice_str(cases[i].text), slice_str(cases[i].method),
+                                  &h) == REASON_OK);
+        CHECK_THAT(h.body == cases[i].body && h.content_length == cases[i].length &&
+                       h.persistent == cases[i].persistent,
+                   "%s %s: body %d length %llu persistent %d", cases[i].method, cases[i].text,
+                   h.body, (unsigned long long)h.content_length, h.persistent);
         arena_free(arena);
     }
 }
@@ -712,9 +787,12 @@ TEST(parts_of_a_response)
 {
     struct arena *arena = arena_new(4096);
     struct head h;
-    CHECK(head_parse_response(arena, slice_str("HTTP/1.0 404 Not  Found \r\nA: b\r\n\r\n"), slice_str("GET"), &h) == REASON_OK);
-    CHECK(h.status == 404 && h.minor == 0 && slice_is(h.phrase, "Not  Found ") && h.field_count == 1);
-    CHECK(head_parse_response(arena, slice_str("HTTP/1.1 200\r\n\r\n"), slice_str("GET"), &h) == REASON_OK);
+    CHECK(head_parse_response(arena, slice_str("HTTP/1.0 404 Not  Found \r\nA: b\r\n\r\n"),
+                              slice_str("GET"), &h) == REASON_OK);
+    CHECK(h.status == 404 && h.minor == 0 && slice_is(h.phrase, "Not  Found ") &&
+          h.field_count == 1);
+    CHECK(head_parse_response(arena, slice_str("HTTP/1.1 200\r\n\r\n"), slice_str("GET"), &h) ==
+          REASON_OK);
     CHECK(h.status == 200 && h.phrase.len == 0 && h.field_count == 0);
     arena_free(arena);
 }

@@ -1,4 +1,5 @@
-/* The proxy's own replies: well-formed, self-explaining, and telling nothing that the client did not know. */
+/* The proxy's own replies: well-formed, self-explaining, and telling nothing that the client did
+ * not know. */
 #include "unit/test.h"
 
 #include <jansson.h>
@@ -32,11 +33,14 @@ reply_make(struct reply *r, const struct reply_facts *facts)
     CHECK(reply_write(&r->out, facts));
     struct slice all = buf_slice(&r->out);
     CHECK(head_scan(&scan, all, 16384) == HEAD_SCAN_COMPLETE);
-    CHECK(head_parse_response(r->arena, slice_of(all.ptr, scan.end), slice_str(facts->head_request ? "HEAD" : "GET"), &r->head) == REASON_OK);
+    CHECK(head_parse_response(r->arena, slice_of(all.ptr, scan.end),
+                              slice_str(facts->head_request ? "HEAD" : "GET"),
+                              &r->head) == REASON_OK);
     struct slice body = slice_of(all.ptr + scan.end, all.len - scan.end);
     CHECK(facts->head_request ? body.len == 0 : body.len == r->head.content_length && body.len > 0);
     for (size_t i = 0; i < all.len; i++)
-        CHECK((all.ptr[i] >= 0x20 && all.ptr[i] < 0x7f) || all.ptr[i] == '\r' || all.ptr[i] == '\n');
+        CHECK((all.ptr[i] >= 0x20 && all.ptr[i] < 0x7f) || all.ptr[i] == '\r' ||
+              all.ptr[i] == '\n');
     if (!facts->head_request) {
         r->body = json_loadb(body.ptr, body.len, JSON_REJECT_DUPLICATES, NULL);
         CHECK(json_is_object(r->body));
@@ -71,10 +75,14 @@ TEST(a_refusal)
 {
     struct target t = target_of("two.test:8443");
     struct reply r;
-    reply_make(&r, &(struct reply_facts){.reason = REASON_HOST_BLOCKED, .target = &t, .rule = "blocked_hosts[0]", .instance = "01ABC"});
+    reply_make(&r, &(struct reply_facts){.reason = REASON_HOST_BLOCKED,
+                                         .target = &t,
+                                         .rule = "blocked_hosts[0]",
+                                         .instance = "01ABC"});
     CHECK(slice_starts_with(buf_slice(&r.out), "HTTP/1.1 403 Egress denied: host_blocked\r\n"));
     CHECK_STR(field(&r, "x-deny-reason", 1), "host_blocked");
-    CHECK_STR(field(&r, "Proxy-Status", 1), "sallyport; error=http_request_denied; reason=not-on-allowlist");
+    CHECK_STR(field(&r, "Proxy-Status", 1),
+              "sallyport; error=http_request_denied; reason=not-on-allowlist");
     CHECK_STR(field(&r, "content-type", 1), "application/problem+json");
     field(&r, "content-length", 1);
     field(&r, "Connection", 0);
@@ -83,10 +91,13 @@ TEST(a_refusal)
     CHECK_STR(member(&r, "host"), "two.test");
     CHECK_STR(member(&r, "reason"), "host_blocked");
     CHECK_STR(member(&r, "rule"), "blocked_hosts[0]");
-    CHECK(json_integer_value(json_object_get(r.body, "port")) == 8443 && json_integer_value(json_object_get(r.body, "status")) == 403);
+    CHECK(json_integer_value(json_object_get(r.body, "port")) == 8443 &&
+          json_integer_value(json_object_get(r.body, "status")) == 403);
     CHECK(strlen(member(&r, "title")) > 5);
-    CHECK(strstr(member(&r, "detail"), "two.test:8443") && strstr(member(&r, "detail"), "blocked_hosts[0]"));
-    CHECK(strstr(member(&r, "detail"), reason_advice(REASON_HOST_BLOCKED)) && strstr(member(&r, "detail"), reason_meaning(REASON_HOST_BLOCKED)));
+    CHECK(strstr(member(&r, "detail"), "two.test:8443") &&
+          strstr(member(&r, "detail"), "blocked_hosts[0]"));
+    CHECK(strstr(member(&r, "detail"), reason_advice(REASON_HOST_BLOCKED)) &&
+          strstr(member(&r, "detail"), reason_meaning(REASON_HOST_BLOCKED)));
     CHECK(json_object_size(r.body) == 9);
     reply_done(&r);
 }
@@ -101,17 +112,22 @@ TEST(every_reason_has_a_reply)
         char line[128];
         struct reply r;
         reply_make(&r, &(struct reply_facts){.reason = reason, .retry_after_s = 7});
-        snprintf(line, sizeof(line), "HTTP/1.1 %d Egress %s: %s\r\n", status, status < 500 ? "denied" : "failed", text);
+        snprintf(line, sizeof(line), "HTTP/1.1 %d Egress %s: %s\r\n", status,
+                 status < 500 ? "denied" : "failed", text);
         CHECK_THAT(slice_starts_with(buf_slice(&r.out), line), "%s", line);
         CHECK_STR(field(&r, "x-deny-reason", 1), text);
         CHECK_STR(member(&r, "reason"), text);
-        CHECK(json_is_null(json_object_get(r.body, "host")) && json_is_null(json_object_get(r.body, "port")));
-        CHECK(json_is_null(json_object_get(r.body, "rule")) && json_is_null(json_object_get(r.body, "instance")));
+        CHECK(json_is_null(json_object_get(r.body, "host")) &&
+              json_is_null(json_object_get(r.body, "port")));
+        CHECK(json_is_null(json_object_get(r.body, "rule")) &&
+              json_is_null(json_object_get(r.body, "instance")));
         CHECK(strncmp(field(&r, "Proxy-Status", 1), "sallyport; error=", 17) == 0);
         field(&r, "Proxy-Authenticate", status == 407 ? 2 : 0);
         field(&r, "Retry-After", status == 429 || status == 503 ? 1 : 0);
         field(&r, "Allow", status == 405 ? 1 : 0);
-        field(&r, "Connection", status == 400 || status == 407 || status == 408 || status == 413 || status == 417 || status == 431 || status == 501);
+        field(&r, "Connection",
+              status == 400 || status == 407 || status == 408 || status == 413 || status == 417 ||
+                  status == 431 || status == 501);
         reply_done(&r);
     }
 }
@@ -132,7 +148,8 @@ TEST(head_gets_no_body_and_the_same_length)
 {
     struct reply get, head;
     reply_make(&get, &(struct reply_facts){.reason = REASON_HOST_NOT_ALLOWED});
-    reply_make(&head, &(struct reply_facts){.reason = REASON_HOST_NOT_ALLOWED, .head_request = true});
+    reply_make(&head,
+               &(struct reply_facts){.reason = REASON_HOST_NOT_ALLOWED, .head_request = true});
     CHECK_STR(field(&head, "content-length", 1), field(&get, "content-length", 1));
     reply_done(&get);
     reply_done(&head);
@@ -141,7 +158,8 @@ TEST(head_gets_no_body_and_the_same_length)
 TEST(close_and_retry)
 {
     struct reply r;
-    reply_make(&r, &(struct reply_facts){.reason = REASON_LIMIT_TUNNELS, .close = true, .retry_after_s = 60});
+    reply_make(&r, &(struct reply_facts){
+                       .reason = REASON_LIMIT_TUNNELS, .close = true, .retry_after_s = 60});
     CHECK_STR(field(&r, "Connection", 1), "close");
     CHECK_STR(field(&r, "Retry-After", 1), "60");
     reply_done(&r);
@@ -155,7 +173,9 @@ TEST(texts_cannot_break_out)
 {
     static const char evil[] = "x\r\nSet-Cookie: a=b\r\n\r\n\"},{\"a\":\"\\\x01\xff<script>";
     struct reply r;
-    reply_make(&r, &(struct reply_facts){.reason = REASON_PATH_NOT_ALLOWED, .rule = evil, .instance = evil, .detail = evil});
+    reply_make(
+        &r, &(struct reply_facts){
+                .reason = REASON_PATH_NOT_ALLOWED, .rule = evil, .instance = evil, .detail = evil});
     field(&r, "Set-Cookie", 0);
     CHECK(json_object_size(r.body) == 9);
     CHECK(strncmp(member(&r, "rule"), "x\r\nSet-Cookie", 13) == 0);
@@ -166,9 +186,14 @@ TEST(long_texts_are_cut_not_refused)
 {
     static char longer[100000];
     memset(longer, 1, sizeof(longer) - 1); /* each byte takes six when escaped */
-    struct target t = target_of("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.test:65535");
+    struct target t =
+        target_of("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.test:65535");
     struct reply r;
-    reply_make(&r, &(struct reply_facts){.reason = REASON_HOST_NOT_ALLOWED, .target = &t, .rule = longer, .instance = longer, .detail = longer});
+    reply_make(&r, &(struct reply_facts){.reason = REASON_HOST_NOT_ALLOWED,
+                                         .target = &t,
+                                         .rule = longer,
+                                         .instance = longer,
+                                         .detail = longer});
     reply_done(&r);
 }
 
@@ -194,5 +219,6 @@ TEST(phrases)
     CHECK_STR(status_phrase(407), "Proxy Authentication Required");
     CHECK_STR(status_phrase(299), "Unknown");
     for (int i = 0; i < REASON_COUNT; i++)
-        CHECK(reason_status((enum reason)i) == 0 || strcmp(status_phrase(reason_status((enum reason)i)), "Unknown") != 0);
+        CHECK(reason_status((enum reason)i) == 0 ||
+              strcmp(status_phrase(reason_status((enum reason)i)), "Unknown") != 0);
 }

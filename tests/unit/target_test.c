@@ -13,7 +13,8 @@ parse(bool absolute, const char *bytes, size_t len, struct target *t, char *path
     struct slice p = {NULL, 0};
     char *copy = mem_alloc(len ? len : 1);
     memcpy(copy, bytes, len);
-    enum reason r = absolute ? target_from_uri(slice_of(copy, len), t, &p) : target_from_authority(slice_of(copy, len), t);
+    enum reason r = absolute ? target_from_uri(slice_of(copy, len), t, &p)
+                             : target_from_authority(slice_of(copy, len), t);
     if (absolute && r == REASON_OK)
         snprintf(path, path_size, "%.*s", SLICE_ARG(p));
     free(copy);
@@ -50,13 +51,16 @@ TEST(authorities)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct target t = {0};
         char text[TARGET_TEXT_SIZE] = "";
-        CHECK_THAT(parse(false, cases[i].text, strlen(cases[i].text), &t, NULL, 0) == REASON_OK, "%s", cases[i].text);
+        CHECK_THAT(parse(false, cases[i].text, strlen(cases[i].text), &t, NULL, 0) == REASON_OK,
+                   "%s", cases[i].text);
         target_format(&t, text);
         CHECK_STR(text, cases[i].canonical);
-        CHECK(t.host.kind == cases[i].kind && t.scheme == SCHEME_NONE && strlen(t.host.text) == t.host.len);
+        CHECK(t.host.kind == cases[i].kind && t.scheme == SCHEME_NONE &&
+              strlen(t.host.text) == t.host.len);
         /* What is canonical stays as it is. */
         struct target again = {0};
-        CHECK(parse(false, text, strlen(text), &again, NULL, 0) == REASON_OK && host_equal(&t.host, &again.host));
+        CHECK(parse(false, text, strlen(text), &again, NULL, 0) == REASON_OK &&
+              host_equal(&t.host, &again.host));
     }
 }
 
@@ -66,32 +70,123 @@ TEST(bad_authorities)
         const char *text;
         size_t len;
     } cases[] = {
-        {BYTES("")}, {BYTES(":")}, {BYTES(":443")}, {BYTES("443")}, {BYTES("one.test")}, {BYTES("one.test:")},
-        {BYTES(".one.test:443")}, {BYTES("*.one.test:443")}, {BYTES("%2a.one.test:443")}, {BYTES("one.test..:443")},
-        {BYTES("one..test:443")}, {BYTES(".:443")}, {BYTES("..:443")}, {BYTES("one.test@two.test:443")},
-        {BYTES("one.test%40two.test:443")}, {BYTES("two.test/@one.test:443")}, {BYTES("two.test\\@one.test:443")},
-        {BYTES("user:pw@one.test:443")}, {BYTES("[one.test]:443")}, {BYTES("[[::1]]:443")}, {BYTES("[::1:443")}, {BYTES("[]:443")},
-        {BYTES("one.test[::1]:443")}, {BYTES("::1]:443")}, {BYTES("[::1]:443:443")}, {BYTES("[::1]443")}, {BYTES("[::1]")},
-        {BYTES("[::1]:")}, {BYTES("[::1].one.test:443")}, {BYTES("[127.0.0.1]:443")}, {BYTES("[::1%lo]:443")}, {BYTES("[::1%25]:443")},
-        {BYTES("[fe80::1%1]:443")}, {BYTES("[::1\0]:443")}, {BYTES("[ ::1]:443")}, {BYTES("[v1.x]:443")}, {BYTES("[1::2::3]:443")},
-        {BYTES("[12345::1]:443")}, {BYTES("[:::1]:443")}, {BYTES("::1:443")}, {BYTES("2001:db8::1:443")}, {BYTES("two.test\0.one.test:443")},
-        {BYTES("one.test:443\0")}, {BYTES("\0one.test:443")}, {BYTES("one.test\t:443")}, {BYTES("one.test :443")}, {BYTES(" one.test:443")},
-        {BYTES("one.test\x7f:443")}, {BYTES("one.test\xa0:443")}, {BYTES("one\xad.test:443")}, {BYTES("one%2etest:443")},
-        {BYTES("one.test%00.two.test:443")}, {BYTES("one.test%3a443")}, {BYTES("\xef\xbd\x81.test:443")},
-        {BYTES("one.test\xe2\x80\x8b:443")}, {BYTES("fa\xc3\x9f.test:443")}, {BYTES("one\xe3\x80\x82test:443")}, {BYTES("one.test.xn--:443")},
-        {BYTES("127.1:443")}, {BYTES("2130706433:443")}, {BYTES("0x7f000001:443")}, {BYTES("017700000001:443")}, {BYTES("0:443")},
-        {BYTES("0000:443")}, {BYTES("127.0.0.1.:443")}, {BYTES("127.0.0.256:443")}, {BYTES("127.0.0.01:443")}, {BYTES("0127.0.0.1:443")},
-        {BYTES("1.2.3.4.5:443")}, {BYTES("169.0xfea9fe:443")}, {BYTES("127.0.0.0x1:443")}, {BYTES("one.test.1:443")},
-        {BYTES("one.0x7f:443")}, {BYTES("one._test:443")}, {BYTES("one.test:0")}, {BYTES("one.test:00")}, {BYTES("one.test:0443")},
-        {BYTES("one.test:65536")}, {BYTES("one.test:65979")}, {BYTES("one.test:4294967739")}, {BYTES("one.test:99999999999999999999")},
-        {BYTES("one.test:-443")}, {BYTES("one.test:+443")}, {BYTES("one.test: 443")}, {BYTES("one.test:443 ")}, {BYTES("one.test:https")},
-        {BYTES("one.test:0x1bb")}, {BYTES("one.test:443:443")}, {BYTES("one.test:443/")}, {BYTES("one.test:443/x")},
-        {BYTES("one.test:443,two.test:443")}, {BYTES("one.test:443;two.test:443")}, {BYTES("one.test:4_43")}, {BYTES("one.test,two.test:443")},
-        {BYTES("http://one.test:443")}, {BYTES("https://one.test")}, {BYTES("-a.one.test:443")}, {BYTES("a-.one.test:443")},
-        {BYTES("a.-.test:443")}, {BYTES("a!b.test:443")}, {BYTES("a&b.test:443")}, {BYTES("a~b.test:443")}, {BYTES("a|b.test:443")},
-        {BYTES("a`b.test:443")}, {BYTES("a+b.test:443")}, {BYTES("a=b.test:443")}, {BYTES("a'b.test:443")}, {BYTES("a\"b.test:443")},
-        {BYTES("a<b.test:443")}, {BYTES("a{b}.test:443")}, {BYTES("a^b.test:443")}, {BYTES("a$b.test:443")}, {BYTES("a?b.test:443")},
-        {BYTES("a#b.test:443")}, {BYTES("*:443")}, {BYTES("/:443")}, {BYTES("one.test:\xd9\xa4")},
+        {BYTES("")},
+        {BYTES(":")},
+        {BYTES(":443")},
+        {BYTES("443")},
+        {BYTES("one.test")},
+        {BYTES("one.test:")},
+        {BYTES(".one.test:443")},
+        {BYTES("*.one.test:443")},
+        {BYTES("%2a.one.test:443")},
+        {BYTES("one.test..:443")},
+        {BYTES("one..test:443")},
+        {BYTES(".:443")},
+        {BYTES("..:443")},
+        {BYTES("one.test@two.test:443")},
+        {BYTES("one.test%40two.test:443")},
+        {BYTES("two.test/@one.test:443")},
+        {BYTES("two.test\\@one.test:443")},
+        {BYTES("user:pw@one.test:443")},
+        {BYTES("[one.test]:443")},
+        {BYTES("[[::1]]:443")},
+        {BYTES("[::1:443")},
+        {BYTES("[]:443")},
+        {BYTES("one.test[::1]:443")},
+        {BYTES("::1]:443")},
+        {BYTES("[::1]:443:443")},
+        {BYTES("[::1]443")},
+        {BYTES("[::1]")},
+        {BYTES("[::1]:")},
+        {BYTES("[::1].one.test:443")},
+        {BYTES("[127.0.0.1]:443")},
+        {BYTES("[::1%lo]:443")},
+        {BYTES("[::1%25]:443")},
+        {BYTES("[fe80::1%1]:443")},
+        {BYTES("[::1\0]:443")},
+        {BYTES("[ ::1]:443")},
+        {BYTES("[v1.x]:443")},
+        {BYTES("[1::2::3]:443")},
+        {BYTES("[12345::1]:443")},
+        {BYTES("[:::1]:443")},
+        {BYTES("::1:443")},
+        {BYTES("2001:db8::1:443")},
+        {BYTES("two.test\0.one.test:443")},
+        {BYTES("one.test:443\0")},
+        {BYTES("\0one.test:443")},
+        {BYTES("one.test\t:443")},
+        {BYTES("one.test :443")},
+        {BYTES(" one.test:443")},
+        {BYTES("one.test\x7f:443")},
+        {BYTES("one.test\xa0:443")},
+        {BYTES("one\xad.test:443")},
+        {BYTES("one%2etest:443")},
+        {BYTES("one.test%00.two.test:443")},
+        {BYTES("one.test%3a443")},
+        {BYTES("\xef\xbd\x81.test:443")},
+        {BYTES("one.test\xe2\x80\x8b:443")},
+        {BYTES("fa\xc3\x9f.test:443")},
+        {BYTES("one\xe3\x80\x82test:443")},
+        {BYTES("one.test.xn--:443")},
+        {BYTES("127.1:443")},
+        {BYTES("2130706433:443")},
+        {BYTES("0x7f000001:443")},
+        {BYTES("017700000001:443")},
+        {BYTES("0:443")},
+        {BYTES("0000:443")},
+        {BYTES("127.0.0.1.:443")},
+        {BYTES("127.0.0.256:443")},
+        {BYTES("127.0.0.01:443")},
+        {BYTES("0127.0.0.1:443")},
+        {BYTES("1.2.3.4.5:443")},
+        {BYTES("169.0xfea9fe:443")},
+        {BYTES("127.0.0.0x1:443")},
+        {BYTES("one.test.1:443")},
+        {BYTES("one.0x7f:443")},
+        {BYTES("one._test:443")},
+        {BYTES("one.test:0")},
+        {BYTES("one.test:00")},
+        {BYTES("one.test:0443")},
+        {BYTES("one.test:65536")},
+        {BYTES("one.test:65979")},
+        {BYTES("one.test:4294967739")},
+        {BYTES("one.test:99999999999999999999")},
+        {BYTES("one.test:-443")},
+        {BYTES("one.test:+443")},
+        {BYTES("one.test: 443")},
+        {BYTES("one.test:443 ")},
+        {BYTES("one.test:https")},
+        {BYTES("one.test:0x1bb")},
+        {BYTES("one.test:443:443")},
+        {BYTES("one.test:443/")},
+        {BYTES("one.test:443/x")},
+        {BYTES("one.test:443,two.test:443")},
+        {BYTES("one.test:443;two.test:443")},
+        {BYTES("one.test:4_43")},
+        {BYTES("one.test,two.test:443")},
+        {BYTES("http://one.test:443")},
+        {BYTES("https://one.test")},
+        {BYTES("-a.one.test:443")},
+        {BYTES("a-.one.test:443")},
+        {BYTES("a.-.test:443")},
+        {BYTES("a!b.test:443")},
+        {BYTES("a&b.test:443")},
+        {BYTES("a~b.test:443")},
+        {BYTES("a|b.test:443")},
+        {BYTES("a`b.test:443")},
+        {BYTES("a+b.test:443")},
+        {BYTES("a=b.test:443")},
+        {BYTES("a'b.test:443")},
+        {BYTES("a\"b.test:443")},
+        {BYTES("a<b.test:443")},
+        {BYTES("a{b}.test:443")},
+        {BYTES("a^b.test:443")},
+        {BYTES("a$b.test:443")},
+        {BYTES("a?b.test:443")},
+        {BYTES("a#b.test:443")},
+        {BYTES("*:443")},
+        {BYTES("/:443")},
+        {BYTES("one.test:\xd9\xa4")},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct target t;
@@ -122,14 +217,18 @@ TEST(lengths_of_names)
     CHECK(parse_long(1, 64, "test:443", &t) == REASON_REQUEST_MALFORMED);
     CHECK(parse_long(3, 63, "test:443", &t) == REASON_OK);
     /* 3 * 64 and 61 are 253, the root dot not counted. */
-    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.ccc:443", &t) == REASON_OK);
+    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.ccc:443",
+                     &t) == REASON_OK);
     CHECK(t.host.len == HOST_MAX && strlen(t.host.text) == HOST_MAX);
-    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.ccc.:443", &t) == REASON_OK);
-    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.cccc:443", &t) == REASON_REQUEST_MALFORMED);
+    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.ccc.:443",
+                     &t) == REASON_OK);
+    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.cccc:443",
+                     &t) == REASON_REQUEST_MALFORMED);
     CHECK(parse_long(127, 1, "test:443", &t) == REASON_REQUEST_MALFORMED);
     CHECK(parse_long(1, 4096, "test:443", &t) == REASON_REQUEST_MALFORMED);
     char text[TARGET_TEXT_SIZE];
-    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.ccc:65535", &t) == REASON_OK);
+    CHECK(parse_long(3, 63, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.ccc:65535",
+                     &t) == REASON_OK);
     target_format(&t, text);
     CHECK(strlen(text) == HOST_MAX + 6);
 }
@@ -150,14 +249,17 @@ TEST(uris)
         {"http://one.test/a//b/../c", "one.test:80", "/a//b/../c"},
         {"http://one.test//two.test/", "one.test:80", "//two.test/"},
         {"http://one.test/a:b@c;d,e!$&'()*+=~-._", "one.test:80", "/a:b@c;d,e!$&'()*+=~-._"},
-        {"http://one.test/%2e%2e/%2F/a//b/../c;d?e=%00&f", "one.test:80", "/%2e%2e/%2F/a//b/../c;d?e=%00&f"},
+        {"http://one.test/%2e%2e/%2F/a//b/../c;d?e=%00&f", "one.test:80",
+         "/%2e%2e/%2F/a//b/../c;d?e=%00&f"},
         {"http://one.test/?a[]=1&b=/?:@", "one.test:80", "/?a[]=1&b=/?:@"},
         {"http://one.test/http://two.test/", "one.test:80", "/http://two.test/"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct target t = {0};
         char text[TARGET_TEXT_SIZE] = "", path[256] = "";
-        CHECK_THAT(parse(true, cases[i].text, strlen(cases[i].text), &t, path, sizeof(path)) == REASON_OK, "%s", cases[i].text);
+        CHECK_THAT(parse(true, cases[i].text, strlen(cases[i].text), &t, path, sizeof(path)) ==
+                       REASON_OK,
+                   "%s", cases[i].text);
         target_format(&t, text);
         CHECK_STR(text, cases[i].canonical);
         CHECK_STR(path, cases[i].path);
@@ -171,26 +273,84 @@ TEST(bad_uris)
         const char *text;
         size_t len;
     } cases[] = {
-        {BYTES("")}, {BYTES("/")}, {BYTES("*")}, {BYTES("http")}, {BYTES("http:")}, {BYTES("http:/")}, {BYTES("http://")},
-        {BYTES("http:///")}, {BYTES("http:///one.test/")}, {BYTES("http:one.test/")}, {BYTES("http:/one.test/")}, {BYTES("//one.test/")},
-        {BYTES("one.test/")}, {BYTES("one.test:80")}, {BYTES("https://one.test/")}, {BYTES("ftp://one.test/")}, {BYTES("ws://one.test/")},
-        {BYTES("wss://one.test/")}, {BYTES("unix:/var/run/x.sock")}, {BYTES("data:text/plain,x")}, {BYTES("javascript:alert(1)")},
-        {BYTES("http ://one.test/")}, {BYTES("http://http://one.test/")}, {BYTES("http://one.test@two.test/")},
-        {BYTES("http://one.test:80@two.test/")}, {BYTES("http://@one.test/")}, {BYTES("http://two.test#@one.test/")},
-        {BYTES("http://two.test\\@one.test/")}, {BYTES("http://one.test\\.two.test/")}, {BYTES("http://one.test%2f@two.test/")},
-        {BYTES("http://two.test:80#one.test/")}, {BYTES("http://one.test?@two.test/")}, {BYTES("http://one.test?q")},
-        {BYTES("http://one.test#f")}, {BYTES("http://one.test/#f")}, {BYTES("http://one.test/?q#f")}, {BYTES("http://one.test[::1]/")},
-        {BYTES("http://[::1]one.test/")}, {BYTES("http://[::1/")}, {BYTES("http://one.test\0.two.test/")}, {BYTES("http://o\tne.test/")},
-        {BYTES("http://one.test%00.two.test/")}, {BYTES("http://one\xe3\x80\x82test/")}, {BYTES("http://0x7f.1/")},
-        {BYTES("http://2130706433/")}, {BYTES("http://0/")}, {BYTES("http://one.test:/")}, {BYTES("http://one.test:0/")},
-        {BYTES("http://one.test:+80/")}, {BYTES("http://one.test:80:80/")}, {BYTES("http://one.test:080/")}, {BYTES("http://:80/")},
-        {BYTES("http://one.test,two.test/")}, {BYTES("http://one.test;two.test/")}, {BYTES("http://one.test|two.test/")},
-        {BYTES("http://one.test/%")}, {BYTES("http://one.test/%2")}, {BYTES("http://one.test/%zz")}, {BYTES("http://one.test/%2g")},
-        {BYTES("http://one.test/a b")}, {BYTES("http://one.test/\x01")}, {BYTES("http://one.test/\0")}, {BYTES("http://one.test/\x7f")},
-        {BYTES("http://one.test/\xe9")}, {BYTES("http://one.test/<")}, {BYTES("http://one.test/>")}, {BYTES("http://one.test/\"")},
-        {BYTES("http://one.test/`")}, {BYTES("http://one.test/{")}, {BYTES("http://one.test/}")}, {BYTES("http://one.test/|")},
-        {BYTES("http://one.test/^")}, {BYTES("http://one.test/\\")}, {BYTES("http://one.test/[")}, {BYTES("http://one.test/?q=\\")},
-        {BYTES("http://one.test/?%")}, {BYTES("http://one.test\r/")}, {BYTES("http://one.test/\r\nX: y")},
+        {BYTES("")},
+        {BYTES("/")},
+        {BYTES("*")},
+        {BYTES("http")},
+        {BYTES("http:")},
+        {BYTES("http:/")},
+        {BYTES("http://")},
+        {BYTES("http:///")},
+        {BYTES("http:///one.test/")},
+        {BYTES("http:one.test/")},
+        {BYTES("http:/one.test/")},
+        {BYTES("//one.test/")},
+        {BYTES("one.test/")},
+        {BYTES("one.test:80")},
+        {BYTES("https://one.test/")},
+        {BYTES("ftp://one.test/")},
+        {BYTES("ws://one.test/")},
+        {BYTES("wss://one.test/")},
+        {BYTES("unix:/var/run/x.sock")},
+        {BYTES("data:text/plain,x")},
+        {BYTES("javascript:alert(1)")},
+        {BYTES("http ://one.test/")},
+        {BYTES("http://http://one.test/")},
+        {BYTES("http://one.test@two.test/")},
+        {BYTES("http://one.test:80@two.test/")},
+        {BYTES("http://@one.test/")},
+        {BYTES("http://two.test#@one.test/")},
+        {BYTES("http://two.test\\@one.test/")},
+        {BYTES("http://one.test\\.two.test/")},
+        {BYTES("http://one.test%2f@two.test/")},
+        {BYTES("http://two.test:80#one.test/")},
+        {BYTES("http://one.test?@two.test/")},
+        {BYTES("http://one.test?q")},
+        {BYTES("http://one.test#f")},
+        {BYTES("http://one.test/#f")},
+        {BYTES("http://one.test/?q#f")},
+        {BYTES("http://one.test[::1]/")},
+        {BYTES("http://[::1]one.test/")},
+        {BYTES("http://[::1/")},
+        {BYTES("http://one.test\0.two.test/")},
+        {BYTES("http://o\tne.test/")},
+        {BYTES("http://one.test%00.two.test/")},
+        {BYTES("http://one\xe3\x80\x82test/")},
+        {BYTES("http://0x7f.1/")},
+        {BYTES("http://2130706433/")},
+        {BYTES("http://0/")},
+        {BYTES("http://one.test:/")},
+        {BYTES("http://one.test:0/")},
+        {BYTES("http://one.test:+80/")},
+        {BYTES("http://one.test:80:80/")},
+        {BYTES("http://one.test:080/")},
+        {BYTES("http://:80/")},
+        {BYTES("http://one.test,two.test/")},
+        {BYTES("http://one.test;two.test/")},
+        {BYTES("http://one.test|two.test/")},
+        {BYTES("http://one.test/%")},
+        {BYTES("http://one.test/%2")},
+        {BYTES("http://one.test/%zz")},
+        {BYTES("http://one.test/%2g")},
+        {BYTES("http://one.test/a b")},
+        {BYTES("http://one.test/\x01")},
+        {BYTES("http://one.test/\0")},
+        {BYTES("http://one.test/\x7f")},
+        {BYTES("http://one.test/\xe9")},
+        {BYTES("http://one.test/<")},
+        {BYTES("http://one.test/>")},
+        {BYTES("http://one.test/\"")},
+        {BYTES("http://one.test/`")},
+        {BYTES("http://one.test/{")},
+        {BYTES("http://one.test/}")},
+        {BYTES("http://one.test/|")},
+        {BYTES("http://one.test/^")},
+        {BYTES("http://one.test/\\")},
+        {BYTES("http://one.test/[")},
+        {BYTES("http://one.test/?q=\\")},
+        {BYTES("http://one.test/?%")},
+        {BYTES("http://one.test\r/")},
+        {BYTES("http://one.test/\r\nX: y")},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct target t;
@@ -237,9 +397,11 @@ TEST(host_field)
         struct target t;
         char path[64];
         bool absolute = cases[i].uri[4] == ':';
-        CHECK(parse(absolute, cases[i].uri, strlen(cases[i].uri), &t, path, sizeof(path)) == REASON_OK);
+        CHECK(parse(absolute, cases[i].uri, strlen(cases[i].uri), &t, path, sizeof(path)) ==
+              REASON_OK);
         enum reason r = target_check_host_field(&t, slice_str(cases[i].value));
-        CHECK_THAT(r == cases[i].want, "%s, Host: %s: %s", cases[i].uri, cases[i].value, reason_text(r));
+        CHECK_THAT(r == cases[i].want, "%s, Host: %s: %s", cases[i].uri, cases[i].value,
+                   reason_text(r));
     }
     struct target https = {.scheme = SCHEME_HTTPS, .port = 443};
     CHECK(host_parse(slice_str("one.test"), &https.host));
@@ -250,9 +412,11 @@ TEST(host_field)
 TEST(hosts_alone)
 {
     struct host a, b;
-    CHECK(host_parse(slice_str("One.Test"), &a) && host_parse(slice_str("one.test."), &b) && host_equal(&a, &b));
+    CHECK(host_parse(slice_str("One.Test"), &a) && host_parse(slice_str("one.test."), &b) &&
+          host_equal(&a, &b));
     CHECK(host_parse(slice_str("two.test"), &b) && !host_equal(&a, &b));
-    CHECK(!host_parse(slice_str("one.test:80"), &a) && !host_parse(slice_str("::1"), &a) && !host_parse(slice_str(""), &a));
+    CHECK(!host_parse(slice_str("one.test:80"), &a) && !host_parse(slice_str("::1"), &a) &&
+          !host_parse(slice_str(""), &a));
     CHECK(!host_parse(slice_str("[::1]:80"), &a));
     struct host none = {0};
     CHECK(!host_equal(&none, &none)); /* "no host" is never the same as anything */
@@ -260,8 +424,10 @@ TEST(hosts_alone)
 
 TEST(paths)
 {
-    CHECK(path_is_wellformed(slice_str("/")) && path_is_wellformed(slice_str("/a?b?c/d")) && path_is_wellformed(slice_str("//x/%41")));
-    static const char *const bad[] = {"", "a", "*", "?q", "@two.test/", "http://one.test/", "/#", "/%4", "/\\", "/[1]", "/a\tb"};
+    CHECK(path_is_wellformed(slice_str("/")) && path_is_wellformed(slice_str("/a?b?c/d")) &&
+          path_is_wellformed(slice_str("//x/%41")));
+    static const char *const bad[] = {"",   "a",   "*",   "?q",   "@two.test/", "http://one.test/",
+                                      "/#", "/%4", "/\\", "/[1]", "/a\tb"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         CHECK_THAT(!path_is_wellformed(slice_str(bad[i])), "%s", bad[i]);
 }
@@ -272,10 +438,18 @@ TEST(a_labels)
         const char *name;
         bool ok;
     } cases[] = {
-        {"one.test", true}, {"xn--bcher-kva.test", true}, {"a.xn--fuball-cta.test", true}, {"r3---sn-abc.test", true},
-        {"axn--b.test", true}, {"xn--p1ai", true},
-        {"xn--.test", false}, {"xn--a.test", false}, {"xn--abc-.test", false}, {"one.xn--test-.x.test", false},
-        {"xn--bcher-kva.xn--.test", false}, {"xn--99999999.test", false},
+        {"one.test", true},
+        {"xn--bcher-kva.test", true},
+        {"a.xn--fuball-cta.test", true},
+        {"r3---sn-abc.test", true},
+        {"axn--b.test", true},
+        {"xn--p1ai", true},
+        {"xn--.test", false},
+        {"xn--a.test", false},
+        {"xn--abc-.test", false},
+        {"one.xn--test-.x.test", false},
+        {"xn--bcher-kva.xn--.test", false},
+        {"xn--99999999.test", false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         CHECK_THAT(host_alabels_ok(slice_str(cases[i].name)) == cases[i].ok, "%s", cases[i].name);
@@ -284,14 +458,21 @@ TEST(a_labels)
 TEST(u_labels)
 {
     char out[HOST_TEXT_SIZE];
-    CHECK(host_to_ascii(slice_str("b\xc3\xbc" "cher.test"), out));
+    CHECK(host_to_ascii(slice_str("b\xc3\xbc"
+                                  "cher.test"),
+                        out));
     CHECK_STR(out, "xn--bcher-kva.test");
-    CHECK(host_to_ascii(slice_str("B\xc3\x9c" "CHER.Test"), out));
+    CHECK(host_to_ascii(slice_str("B\xc3\x9c"
+                                  "CHER.Test"),
+                        out));
     CHECK_STR(out, "xn--bcher-kva.test");
-    CHECK(host_to_ascii(slice_str("fu\xc3\x9f" "ball.test"), out)); /* IDNA2008: not "ss" */
+    CHECK(host_to_ascii(slice_str("fu\xc3\x9f"
+                                  "ball.test"),
+                        out)); /* IDNA2008: not "ss" */
     CHECK_STR(out, "xn--fuball-cta.test");
     CHECK(!host_to_ascii(slice_str(""), out));
     CHECK(!host_to_ascii(slice_str("\xff\xfe.test"), out));
     CHECK(!host_to_ascii(slice_of("b\xc3\xbc\0.test", 9), out));
-    CHECK(!host_to_ascii(slice_str("\xef\xbc\x91\xef\xbc\x92\xef\xbc\x97.0.0.1"), out)); /* full-width digits */
+    CHECK(!host_to_ascii(slice_str("\xef\xbc\x91\xef\xbc\x92\xef\xbc\x97.0.0.1"),
+                         out)); /* full-width digits */
 }

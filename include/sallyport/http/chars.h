@@ -1,5 +1,5 @@
-/* Which bytes may stand where in HTTP/1.x (RFC 9110 section 5.6, RFC 3986). One place, so that heads, trailers, chunk
- * extensions and targets cannot disagree. */
+/* Which bytes may stand where in HTTP/1.x (RFC 9110 section 5.6, RFC 3986). One place, so that
+ * heads, trailers, chunk extensions and targets cannot disagree. */
 #ifndef SALLYPORT_HTTP_CHARS_H
 #define SALLYPORT_HTTP_CHARS_H
 
