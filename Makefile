@@ -49,7 +49,7 @@ CMD_OBJ := $(CMD_SRC:src/%.c=$(OUT)/%.o)
 # Scenario tests link everything but the network layer, whose symbols tests/fakes provides.
 FAKE_SRC := $(sort $(wildcard tests/fakes/*.c))
 FAKE_OBJ := $(FAKE_SRC:tests/%.c=$(OUT)/tests/%.o)
-NONET_OBJ := $(filter-out $(OUT)/net/%.o,$(LIB_OBJ))
+NONET_OBJ := $(filter-out $(OUT)/net/%.o,$(LIB_OBJ)) $(OUT)/net/dns_query.o
 UNIT_SRC := $(sort $(wildcard tests/unit/*_test.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(OUT)/tests/unit/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/*_fuzz.c))

@@ -15,7 +15,16 @@ text(const char *s)
 static struct slice
 entry_text(const struct exchange *x)
 {
-    return slice_str(x->kind == EXCHANGE_FORWARD ? "forward" : "connect");
+    switch (x->kind) {
+    case EXCHANGE_FORWARD:
+        return slice_str("forward");
+    case EXCHANGE_TRANSPARENT:
+        return slice_str("transparent");
+    case EXCHANGE_CONNECT:
+    case EXCHANGE_UNKNOWN:
+        break;
+    }
+    return slice_str("connect");
 }
 
 /* "http" and "https" as far as they are known; a tunnel's inside is not, and goes by its port. */
@@ -26,7 +35,7 @@ scheme_text(const struct exchange *x)
         return text(NULL);
     if (x->target.scheme == SCHEME_HTTP)
         return slice_str("http");
-    return slice_str(x->kind == EXCHANGE_CONNECT ? "https" : "http");
+    return slice_str(x->kind == EXCHANGE_FORWARD ? "http" : "https");
 }
 
 static struct slice
@@ -147,6 +156,15 @@ account_decision(struct exchange *x, enum reason reason)
         .source = text(x->verdict.source ? source_text(x->verdict.source) : NULL),
         .addresses = addrs,
     };
+    char original[SOCKADDR_TEXT_SIZE + 32];
+    if (x->kind == EXCHANGE_TRANSPARENT && x->client && x->client->original.family) {
+        char at[SOCKADDR_TEXT_SIZE];
+        struct sockaddr_storage ss;
+        addr_to_sockaddr(&x->client->original, x->client->original_port, &ss);
+        sockaddr_format((struct sockaddr *)&ss, at);
+        snprintf(original, sizeof original, "\"original\":\"%s\"", at);
+        r.extra = slice_str(original);
+    }
     fill_identity(x, &r);
     fill_target(x, &r);
     if (reason == REASON_OK)

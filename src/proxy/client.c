@@ -8,6 +8,7 @@
 #include "sallyport/proxy/exchange.h"
 #include "sallyport/proxy/forward.h"
 #include "sallyport/proxy/preface.h"
+#include "sallyport/proxy/transparent.h"
 #include "sallyport/tls/context.h"
 
 #define LINGER_MS 2000
@@ -55,6 +56,11 @@ static void
 begin_heads(struct client *c)
 {
     name_client(c);
+    if (c->port->settings->kind == LISTENER_TRANSPARENT) {
+        enter(c, CLIENT_FIRST_FLIGHT);
+        transparent_begin(c);
+        return;
+    }
     enter(c, CLIENT_READ_HEAD);
     set_deadline(c, settings_of(c)->head_timeout_ms);
     stream_want(c->stream, true, false);
@@ -226,6 +232,18 @@ on_secured(struct client *c)
     begin_heads(c);
 }
 
+static void flush_reply(struct client *c);
+
+void
+client_refuse(struct client *c, struct slice bytes)
+{
+    c->exchange = NULL;
+    enter(c, CLIENT_REPLYING);
+    set_deadline(c, LINGER_MS);
+    buf_append_slice(&c->out, bytes);
+    flush_reply(c);
+}
+
 static void
 linger(struct client *c)
 {
@@ -327,6 +345,8 @@ on_readable(struct client *c)
     }
     if (c->state == CLIENT_PREFACE) {
         read_preface(c);
+    } else if (c->state == CLIENT_FIRST_FLIGHT) {
+        transparent_continue(c, false);
     } else if (c->state == CLIENT_READ_HEAD) {
         /* On a kept connection the clock of a head starts with its first byte. */
         if (first && c->requests > 0)
@@ -343,6 +363,8 @@ on_timeout(struct client *c)
     bool began = buf_len(&c->in) > 0;
     if (c->state == CLIENT_READ_HEAD && began)
         refuse_head(c, REASON_REQUEST_TIMEOUT);
+    else if (c->state == CLIENT_FIRST_FLIGHT)
+        transparent_continue(c, true);
     else
         client_close(c);
 }

@@ -11,6 +11,7 @@
 #include "sallyport/proxy/forward.h"
 #include "sallyport/proxy/parent.h"
 #include "sallyport/proxy/pool.h"
+#include "sallyport/proxy/transparent.h"
 #include "sallyport/proxy/tunnel.h"
 
 #define EXCHANGE_ARENA 4096
@@ -161,10 +162,13 @@ reply_and_finish(struct exchange *x, enum reason reason, const char *detail, con
         .close = true,
         .retry_after_s = status == 429 || status == 503 ? RETRY_AFTER_S : 0,
     };
-    x->status = (uint16_t)status;
+    bool in_http = x->kind != EXCHANGE_TRANSPARENT || x->speaks_http;
+    x->status = in_http ? (uint16_t)status : 0;
     exchange_finish(x, cause);
-    if (c)
+    if (c && in_http)
         client_reply(c, &facts);
+    else if (c)
+        client_refuse(c, transparent_alert());
 }
 
 /* No decision to allow has been recorded yet: this is the decision. */
@@ -231,12 +235,11 @@ static enum reason
 identify_by_listener(struct exchange *x, struct slice own, int64_t now_s)
 {
     struct verifier *v = snapshot_verifier(x->snapshot);
-    cleanup_free char *key = mem_printf("listener-token/%s", x->port->name);
-    struct slice token = snapshot_blob(x->snapshot, key);
+    struct slice token = port_token(x->port, x->snapshot);
     bool cached;
     if (!token.ptr)
         return REASON_TOKEN_MISSING;
-    enum reason r = verifier_check(v, slice_trim_ows(token), &x->from, now_s, &x->identity, &cached);
+    enum reason r = verifier_check(v, token, &x->from, now_s, &x->identity, &cached);
     if (r != REASON_OK || !own.ptr)
         return r;
     struct identity *theirs = NULL;
@@ -315,7 +318,7 @@ static enum reason
 check_method(const struct exchange *x)
 {
     struct slice m = x->head.method;
-    if (x->kind == EXCHANGE_CONNECT)
+    if (x->kind != EXCHANGE_FORWARD)
         return REASON_OK;
     for (size_t i = 0; i < sizeof forwarded_methods / sizeof forwarded_methods[0]; i++)
         if (slice_is(m, forwarded_methods[i]))
@@ -378,7 +381,7 @@ admit(struct exchange *x)
         return r;
     if (limits.bytes_up && !shared_spend_bytes(shared, sandbox, &limits, 0))
         return REASON_LIMIT_BYTES;
-    if (x->kind != EXCHANGE_CONNECT)
+    if (x->kind == EXCHANGE_FORWARD)
         return REASON_OK;
     r = shared_open_tunnel(shared, x->proxy->worker, sandbox, &limits);
     if (r == REASON_OK) {
@@ -397,6 +400,35 @@ exchange_start(struct client *c, struct slice head)
         r = identify(x);
     if (r == REASON_OK)
         r = make_out_target(x);
+    if (r == REASON_OK)
+        r = decide(x);
+    if (r == REASON_OK)
+        r = admit(x);
+    if (r == REASON_OK)
+        find_addresses(x);
+    else
+        refuse(x, r);
+}
+
+void
+exchange_start_transparent(struct client *c, const struct target *target, enum reason reason)
+{
+    struct exchange *x = exchange_new(c);
+    c->state = CLIENT_EXCHANGE;
+    stream_set_deadline(c->stream, 0);
+    x->kind = EXCHANGE_TRANSPARENT;
+    x->speaks_http = buf_len(&c->in) > 0 && buf_slice(&c->in).ptr[0] >= 'A' && buf_slice(&c->in).ptr[0] <= 'Z';
+    if (target) {
+        x->target = *target;
+        x->has_target = true;
+    } else if (reason == REASON_OK) {
+        reason = REASON_REQUEST_MALFORMED;
+    }
+    enum reason r = identify_by_listener(x, slice_of(NULL, 0), loop_wall_us(x->proxy->loop) / 1000000);
+    if (r == REASON_OK)
+        r = snapshot_policy(x->snapshot, x->identity, &x->policy);
+    if (r == REASON_OK)
+        r = reason;
     if (r == REASON_OK)
         r = decide(x);
     if (r == REASON_OK)
@@ -611,9 +643,9 @@ exchange_redial(struct exchange *x)
 static void
 start_tunnel(struct exchange *x)
 {
-    static const char established[] = "HTTP/1.1 200 Connection established\r\n\r\n";
+    const char *established = x->kind == EXCHANGE_CONNECT ? "HTTP/1.1 200 Connection established\r\n\r\n" : "";
     struct buf from_client;
-    x->status = 200;
+    x->status = x->kind == EXCHANGE_CONNECT ? 200 : 0;
     x->client->exchange = NULL;
     struct stream *client = client_take(steal(&x->client), &from_client);
     tunnel_start(x, client, &from_client, slice_str(established));
@@ -622,10 +654,10 @@ start_tunnel(struct exchange *x)
 static void
 on_ready(struct exchange *x)
 {
-    if (x->kind == EXCHANGE_CONNECT)
-        start_tunnel(x);
-    else
+    if (x->kind == EXCHANGE_FORWARD)
         forward_start(x);
+    else
+        start_tunnel(x);
 }
 
 static void
@@ -676,11 +708,10 @@ exchange_count(struct exchange *x, uint64_t up, uint64_t down)
 static void
 follow_renewed_token(struct exchange *x, struct snapshot *s, int64_t now_s)
 {
-    cleanup_free char *key = mem_printf("listener-token/%s", x->port->name);
-    struct slice token = snapshot_blob(s, key);
+    struct slice token = port_token(x->port, s);
     struct identity *fresh = NULL;
     bool cached;
-    if (!token.ptr || verifier_check(snapshot_verifier(s), slice_trim_ows(token), &x->from, now_s, &fresh, &cached) != REASON_OK)
+    if (!token.ptr || verifier_check(snapshot_verifier(s), token, &x->from, now_s, &fresh, &cached) != REASON_OK)
         return;
     const char *a = fresh->policy_name ? fresh->policy_name : "", *b = x->identity->policy_name ? x->identity->policy_name : "";
     if (strcmp(fresh->sub, x->identity->sub) == 0 && strcmp(a, b) == 0) {

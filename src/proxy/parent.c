@@ -13,7 +13,7 @@
 struct parent {
     struct exchange *x;
     struct loop *loop;
-    SSL_CTX *tls;
+    bool tls;
     struct buf out, in;
     struct head_scan scan;
     void (*on_ready)(struct exchange *x);
@@ -163,7 +163,7 @@ static void
 on_secured(struct parent *p)
 {
     struct exchange *x = p->x;
-    if (x->kind != EXCHANGE_CONNECT) {
+    if (x->kind == EXCHANGE_FORWARD) {
         done(p);
         return;
     }
@@ -207,7 +207,6 @@ void
 parent_start(struct exchange *x, void (*on_ready)(struct exchange *x))
 {
     struct parent_address address;
-    struct err err = {0};
     struct parent *p = mem_zalloc(sizeof *p);
     p->x = x;
     p->loop = x->proxy->loop;
@@ -223,18 +222,17 @@ parent_start(struct exchange *x, void (*on_ready)(struct exchange *x))
         on_secured(p);
         return;
     }
-    p->tls = tls_client_context(snapshot_blob(x->snapshot, "upstream-ca"), &err);
-    if (!p->tls)
+    p->tls = true;
+    if (!x->proxy->parent_tls)
         fail(p, REASON_UPSTREAM_TLS, NULL);
     else
-        stream_connect_tls(x->upstream, p->tls, address.host.text);
+        stream_connect_tls(x->upstream, x->proxy->parent_tls, address.host.text);
 }
 
 static void
 free_memory(void *ptr)
 {
     struct parent *p = ptr;
-    SSL_CTX_free(p->tls);
     buf_done(&p->out);
     buf_done(&p->in);
     free(p);

@@ -2,6 +2,7 @@
 #include "sallyport/proxy/proxy.h"
 
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "sallyport/base/diag.h"
@@ -9,7 +10,11 @@
 #include "sallyport/proxy/client.h"
 #include "sallyport/proxy/core.h"
 #include "sallyport/proxy/exchange.h"
+#include "sallyport/net/dgram.h"
+#include "sallyport/proxy/names.h"
 #include "sallyport/proxy/pool.h"
+#include "sallyport/proxy/responder.h"
+#include "sallyport/proxy/watch.h"
 #include "sallyport/tls/context.h"
 
 #define DNS_SERVERS_MAX 8
@@ -94,6 +99,22 @@ on_tick(void *arg)
     timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
 }
 
+/* Trust towards a parent proxy. Without it tunnels through that parent fail (upstream_tls) and nothing else does. */
+static void
+replace_parent_tls(struct proxy *p)
+{
+    const struct settings *set = snapshot_settings(p->snapshot);
+    struct slice roots = snapshot_blob(p->snapshot, "upstream-ca");
+    struct err err = {0};
+    SSL_CTX_free(p->parent_tls);
+    p->parent_tls = NULL;
+    if (!set->parent_url || !slice_starts_with(slice_str(set->parent_url), "https://"))
+        return;
+    p->parent_tls = tls_client_context(roots.ptr ? roots : slice_of("", 0), &err);
+    if (!p->parent_tls)
+        diag(DIAG_ALARM, "TLS towards the parent proxy is not possible: %s", err.text);
+}
+
 struct proxy *
 proxy_new(const struct proxy_options *o)
 {
@@ -109,8 +130,10 @@ proxy_new(const struct proxy_options *o)
     list_init(&p->ports);
     list_init(&p->clients);
     list_init(&p->exchanges);
+    list_init(&p->dns);
     p->pool = pool_new(p->loop);
     replace_resolver(p);
+    replace_parent_tls(p);
     timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
     return p;
 }
@@ -119,6 +142,7 @@ static void
 free_port(struct port *port)
 {
     listener_free(port->listener);
+    dgram_free(port->dgram);
     SSL_CTX_free(port->tls);
     free(port->name);
     free(port);
@@ -137,6 +161,8 @@ proxy_free(struct proxy *p)
         list_remove(&p->ports, &port->node);
         free_port(port);
     }
+    names_free(p->names);
+    SSL_CTX_free(p->parent_tls);
     pool_free(p->pool);
     resolver_free(p->resolver);
     while (!list_empty(&p->old_resolvers)) {
@@ -188,7 +214,10 @@ on_accept(void *owner, int fd)
     struct port *port = owner;
     struct proxy *p = port->proxy;
     shared_add(p->shared, COUNTER_ACCEPTED, 1);
-    client_accept(port, fd);
+    if (port->settings->kind == LISTENER_DNS)
+        responder_accept_tcp(port, fd);
+    else
+        client_accept(port, fd);
     if (p->connections_max && proxy_connections(p) >= p->connections_max)
         pause_ports(p, true);
 }
@@ -212,6 +241,24 @@ load_port_tls(struct port *port, struct err *err)
     return port->tls ? 0 : err_wrap(err, "listener %s", port->name);
 }
 
+/* What the socket is tells apart the two forms of DNS: queries over UDP come as datagrams. */
+static void
+attach(struct port *port, int fd, bool exclusive)
+{
+    struct proxy *p = port->proxy;
+    int type = SOCK_STREAM;
+    socklen_t len = sizeof type;
+    (void)getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
+    if (port->settings->kind == LISTENER_DNS && !p->names)
+        p->names = names_new();
+    if (port->settings->kind == LISTENER_WATCH)
+        watch_listen(port, fd);
+    else if (port->settings->kind == LISTENER_DNS && type == SOCK_DGRAM)
+        responder_listen_udp(port, fd);
+    else
+        port->listener = listener_new(p->loop, fd, exclusive, on_accept, port);
+}
+
 int
 proxy_listen(struct proxy *p, const char *name, int fd, bool exclusive, struct err *err)
 {
@@ -226,9 +273,32 @@ proxy_listen(struct proxy *p, const char *name, int fd, bool exclusive, struct e
         free_port(port);
         return -1;
     }
-    port->listener = listener_new(p->loop, fd, exclusive, on_accept, port);
     list_append(&p->ports, &port->node);
+    attach(port, fd, exclusive);
     return 0;
+}
+
+struct slice
+port_token(const struct port *port, const struct snapshot *s)
+{
+    cleanup_free char *key = mem_printf("listener-token/%s", port->name);
+    struct slice token = slice_trim_ows(snapshot_blob(s, key));
+    while (token.len && (token.ptr[token.len - 1] == '\n' || token.ptr[token.len - 1] == '\r'))
+        token.len--;
+    return token;
+}
+
+struct identity *
+port_identity(struct port *port)
+{
+    struct proxy *p = port->proxy;
+    struct slice token = port_token(port, p->snapshot);
+    struct presentation from = {.listener = port->name};
+    struct identity *id = NULL;
+    bool cached;
+    if (token.ptr)
+        (void)verifier_check(snapshot_verifier(p->snapshot), token, &from, loop_wall_us(p->loop) / 1000000, &id, &cached);
+    return id;
 }
 
 void
@@ -251,6 +321,7 @@ proxy_set_snapshot(struct proxy *p, struct snapshot *snapshot)
         }
     }
     replace_resolver(p);
+    replace_parent_tls(p);
     pool_flush(p->pool);
     journal_set(p->journal, snapshot_settings(snapshot)->durability, snapshot_settings(snapshot)->record_format);
     struct list_node *next;
@@ -321,6 +392,7 @@ void
 proxy_stop(struct proxy *p)
 {
     p->draining = true;
+    responder_close_all(p);
     while (!list_empty(&p->exchanges)) {
         struct exchange *x = list_entry(list_first(&p->exchanges), struct exchange, node);
         struct client *c = x->client;

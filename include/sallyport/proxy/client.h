@@ -17,6 +17,7 @@ enum client_state {
     CLIENT_PREFACE,   /* waiting for the PROXY protocol header */
     CLIENT_HANDSHAKE, /* TLS of the proxy listener */
     CLIENT_READ_HEAD,
+    CLIENT_FIRST_FLIGHT, /* transparent: bytes that say which host is meant */
     CLIENT_EXCHANGE,  /* an exchange has the word */
     CLIENT_REPLYING,  /* our own reply is going out; the connection ends behind it */
     CLIENT_LINGER,    /* reply sent, reading what still comes so that the reply is not lost to a reset */
@@ -36,6 +37,8 @@ struct client {
     struct presentation from;
     char x5t[44];
     char address[SOCKADDR_TEXT_SIZE];
+    struct addr original;       /* transparent: where the client meant to connect to */
+    uint16_t original_port;
     size_t lingered;            /* bytes thrown away in CLIENT_LINGER */
     bool eof;                   /* the client has sent its last byte */
     uint32_t requests;          /* heads read on this connection */
@@ -43,6 +46,8 @@ struct client {
 
 void client_accept(struct port *port, int fd);
 void client_free(struct client *c);
+/* Sends bytes that are not HTTP (a TLS alert; none: empty) and closes behind them. */
+void client_refuse(struct client *c, struct slice bytes);
 /* Sends the proxy's own reply and closes behind it; nothing that the client still sends is parsed. */
 void client_reply(struct client *c, const struct reply_facts *facts);
 /* The exchange is over and the connection may carry the next one. */

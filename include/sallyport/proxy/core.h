@@ -15,13 +15,16 @@
 #include "sallyport/proxy/snapshot.h"
 
 struct pool;
+struct names;
+struct dgram;
 
 /* One listening socket with what the settings say about it. */
 struct port {
     struct list_node node;       /* in proxy.ports */
     struct proxy *proxy;
     char *name;
-    struct listener *listener;   /* NULL once draining */
+    struct listener *listener;   /* NULL once draining, and for datagrams */
+    struct dgram *dgram;         /* DNS over UDP, watched packets */
     SSL_CTX *tls;                /* NULL: plain */
     const struct listener_settings *settings; /* of the present snapshot */
     bool paused;                 /* by us: too many connections */
@@ -39,9 +42,12 @@ struct proxy {
     struct list old_resolvers;   /* replaced by a reload, kept until the end: lookups may be in flight */
     struct list ports;
     struct list clients;         /* connections that are not (yet) tunnels */
+    struct list dns;             /* DNS connections over TCP */
     struct list exchanges;       /* all that have not finished */
     struct pool *pool;           /* idle upstream connections of plain HTTP */
     struct timer tick;           /* expiry and idle limits of live exchanges */
+    SSL_CTX *parent_tls;         /* towards an https:// parent; made once a snapshot */
+    struct names *names;         /* synthetic addresses; one sandbox's, so a worker with DNS serves one */
     char *scratch;               /* PROXY_SCRATCH bytes for reads that need no buffer of their own */
     bool draining;
     void (*on_idle)(void *arg);
@@ -55,5 +61,9 @@ struct proxy {
 /* Something ended: resumes accepting, and tells a drain that it may be over. */
 void proxy_settle(struct proxy *p);
 size_t proxy_connections(const struct proxy *p);
+/* Who a listener with a token speaks for, by the present snapshot and time; a new reference, NULL when the token is not good. */
+struct identity *port_identity(struct port *port);
+/* The text of that token; ptr NULL without one. */
+struct slice port_token(const struct port *port, const struct snapshot *s);
 
 #endif

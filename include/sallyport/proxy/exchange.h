@@ -27,7 +27,8 @@ enum exchange_state {
     EXCHANGE_DONE,
 };
 
-enum exchange_kind { EXCHANGE_UNKNOWN = 0, EXCHANGE_CONNECT, EXCHANGE_FORWARD };
+/* TRANSPARENT: a connection that the sandbox believes to be to its target; like a CONNECT, without its words. */
+enum exchange_kind { EXCHANGE_UNKNOWN = 0, EXCHANGE_CONNECT, EXCHANGE_FORWARD, EXCHANGE_TRANSPARENT };
 
 struct exchange {
     struct list_node node;           /* in proxy.exchanges */
@@ -39,6 +40,7 @@ struct exchange {
     const struct policy *policy;     /* the snapshot's */
     enum exchange_state state;
     enum exchange_kind kind;
+    bool speaks_http;                /* transparent: a refusal can be said in HTTP */
     struct arena *arena;             /* head and path; freed when relaying begins */
     struct head head;                /* valid while arena is there */
     struct slice raw_target;         /* as sent, for records of what has no canonical form */
@@ -73,6 +75,9 @@ struct exchange {
 
 /* A complete head has been read on c; bytes are copied. */
 void exchange_start(struct client *c, struct slice head);
+/* A transparent connection whose target is known; c->in holds its first flight. REASON_OK, or why it is refused before it is
+ * judged. */
+void exchange_start_transparent(struct client *c, const struct target *target, enum reason reason);
 /* A head that cannot be parsed further: one exchange, refused. */
 void exchange_start_refused(struct client *c, struct slice raw, enum reason reason);
 /* The only writer of state: checks the transition. */

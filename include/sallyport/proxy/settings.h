@@ -15,7 +15,8 @@ struct cidr_list { struct cidr *items; size_t count; };
 
 struct host_override { char *host; struct addr *addrs; size_t count; }; /* upstream.hosts */
 
-enum listener_kind { LISTENER_PROXY = 0, LISTENER_TRANSPARENT, LISTENER_DNS };
+/* WATCH: a packet socket that sees what a sandbox tried to send past the proxy. */
+enum listener_kind { LISTENER_PROXY = 0, LISTENER_TRANSPARENT, LISTENER_DNS, LISTENER_WATCH };
 
 struct listener_settings {
     char *name;
