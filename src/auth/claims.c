@@ -378,6 +378,11 @@ enum reason
 claims_read(const struct token_rules *rules, struct slice json, struct identity **ret,
             struct err *err)
 {
+    /* jansson skips a NUL behind a number; readers of C strings end there. One text, one token. */
+    if (slice_has_byte(json, '\0')) {
+        err_invalid(err, "claims: hold a NUL byte");
+        return REASON_TOKEN_MALFORMED;
+    }
     json_auto_t *claims = json_read(json, "claims", CLAIMS_DEPTH_MAX, err);
     if (!claims)
         return REASON_TOKEN_MALFORMED;

@@ -77,6 +77,8 @@ read_form(struct slice token, struct segments *s, struct decoded *d, struct err 
     if (!decode(s->header, d, &used, &d->header) || !decode(s->claims, d, &used, &d->claims) ||
         !decode(s->signature, d, &used, &d->signature))
         return malformed(err, "a segment is not canonical base64url without padding");
+    if (slice_has_byte(d->header, '\0')) /* as in claims_read */
+        return malformed(err, "the header holds a NUL byte");
     return REASON_OK;
 }
 

@@ -315,6 +315,36 @@ TEST(claims_that_are_no_json_object)
     CHECK_REASON(judge_str(FORGE_P256, forge_bytes(FORGE_P256, HEADER, strlen(HEADER), CLAIMS "\0", strlen(CLAIMS) + 1, TWIST_NONE)), REASON_TOKEN_MALFORMED);
 }
 
+/* JSON knows no NUL outside an escape, but not every reader of it notices one. */
+TEST(a_nul_anywhere_is_refused)
+{
+    forge_open();
+    static const char header[] = HEADER;
+    static const char claims[] = "{\"sub\":\"sb-1\",\"iat\":1000000 ,\"exp\":1003600 ,\"x\":[1 ,-2.5 ,true ,null ,{ } ] }";
+    static const char rest[] = {0, 0x01, 0x0b, 0x0c, 0x1f, 0x7f, (char)0xa0, (char)0xfe};
+    char text[256];
+    CHECK_REASON(judge_str(FORGE_P256, forge_token(FORGE_P256, header, claims)), REASON_OK);
+    for (size_t b = 0; b < sizeof rest; b++) {
+        for (size_t at = 0; at <= strlen(claims); at++) {
+            memcpy(text, claims, at);
+            text[at] = rest[b];
+            memcpy(text + at + 1, claims + at, strlen(claims) - at);
+            char *token = forge_bytes(FORGE_P256, header, strlen(header), text, strlen(claims) + 1, TWIST_NONE);
+            enum reason got = judge_str(FORGE_P256, token);
+            bool in_key_or_text = rest[b] == 0x7f; /* DEL is allowed in a JSON string */
+            CHECK_THAT(got == REASON_TOKEN_MALFORMED || (in_key_or_text && got == REASON_TOKEN_CLAIMS) || (in_key_or_text && got == REASON_OK),
+                       "byte %d at %zu of the claims: %s", rest[b], at, reason_text(got));
+        }
+        for (size_t at = 0; at <= strlen(header); at++) {
+            memcpy(text, header, at);
+            text[at] = rest[b];
+            memcpy(text + at + 1, header + at, strlen(header) - at);
+            char *token = forge_bytes(FORGE_P256, text, strlen(header) + 1, claims, strlen(claims), TWIST_NONE);
+            CHECK_THAT(judge_str(FORGE_P256, token) != REASON_OK, "byte %d at %zu of the header", rest[b], at);
+        }
+    }
+}
+
 TEST(deep_and_wide_claims)
 {
     forge_open();
