@@ -163,3 +163,10 @@ $(OUT)/bin/%: $(OUT)/tests/fuzz/%_fuzz.o $(OUT)/libsallyport.a
 docs: ## write the pages that are made from the code: docs/REASONS.md, the table of docs/CONFIGURATION.md
 	@tools/reasons > docs/REASONS.md.tmp && mv -f docs/REASONS.md.tmp docs/REASONS.md
 	@tools/settings
+build/bench/%: bench/%.c bench/common.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 $(WARN) -D_GNU_SOURCE -I. -o $@ $<
+bench: ## measure against squid and tinyproxy on loopback, medians of interleaved rounds (minutes)
+	@tools/deps bench
+	@$(SUBMAKE) -j$(JOBS) build/sallyport build/bench/load build/bench/origin
+	@PATH="$$PATH:/usr/sbin" bench/run $(BENCH_FLAGS)

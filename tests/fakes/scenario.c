@@ -9,7 +9,8 @@
 #include "sallyport/base/diag.h"
 #include "sallyport/base/err.h"
 
-#define SPLITS_MAX 3000 /* of one side; beyond, every nth offset */
+#define SPLITS_ALL 3000 /* bytes of one side that are split at every offset … */
+#define SPLITS_SOME 300 /* … and at how many when there are more */
 
 #if defined(__SANITIZE_ADDRESS__)
 int __lsan_do_recoverable_leak_check(void);
@@ -45,7 +46,7 @@ fails(const struct script *s, struct staged *st, struct variant v, const char *h
 static bool
 any_split_fails(const struct script *s, struct staged *st, size_t bytes, bool upstream, struct tally *t)
 {
-    size_t step = bytes / SPLITS_MAX + 1;
+    size_t step = bytes <= SPLITS_ALL ? 1 : bytes / SPLITS_SOME;
     for (size_t i = 1; i < bytes; i += step) {
         struct variant v = VARIANT_WHOLE;
         *(upstream ? &v.upstream_split : &v.client_split) = (int64_t)i;
