@@ -54,6 +54,8 @@ fold_note(struct fold_table *t, enum record_event event, struct slice key, int64
     struct fold_entry *place;
     sha256_two(slice_of(&kind, 1), key, digest);
     struct fold_entry *e = find(t, digest, &place);
+    if (!e && !place && event == RECORD_CLOSE)
+        return false;
     if (!e && !place) {
         if (t->common.begun_us == 0)
             begin(&t->common, digest, event, slice_of("", 0), wall_us);
@@ -78,7 +80,8 @@ expire(struct fold_entry *e, int64_t wall_us, bool all, void (*visit)(void *, co
     /* The table may come from a recorder that died in the middle of it. */
     if (e->key_len > FOLD_KEY_TEXT_MAX)
         e->key_len = 0;
-    if (e->folded)
+    /* The close record of a refusal says nothing that its decision did not: it is left out with it, and not counted again. */
+    if (e->folded && e->event != RECORD_CLOSE)
         visit(ctx, e);
     e->begun_us = 0;
 }

@@ -469,10 +469,17 @@ on_bundle(struct recorder *r, struct frame *frame)
 static void
 on_file(struct recorder *r, struct frame *frame)
 {
+    bool asked = r->waiting_file;
     r->waiting_file = false;
     if (frame->fd_count == 0) {
         r->rotate_after_ms = loop_now_ms(r->loop) + ROTATE_RETRY_MS;
         return;
+    }
+    if (!asked) {
+        /* Somebody moved the file away; it ends where it is now. */
+        add_event(r, RECORD_STOP, "moved", slice_of("", 0));
+        logwriter_flush(&r->log);
+        add_start(r, 0);
     }
     logwriter_switch(&r->log, frame->fds[0]);
     frame->fds[0] = -1;
