@@ -71,6 +71,11 @@ read_flags(struct slice text, const char *name, int max_depth, size_t flags, str
         err_invalid(err, "%s: line 1 column 1: begins with a byte order mark; expected JSON", name);
         return NULL;
     }
+    /* jansson passes over a NUL behind a number: what stands after it would be read as if it were not there. */
+    if (slice_has_byte(text, '\0')) {
+        err_invalid(err, "%s: holds a NUL byte; expected JSON", name);
+        return NULL;
+    }
     if (!depth_within(text, max_depth)) {
         err_invalid(err, "%s: arrays and objects are nested deeper than %d", name, max_depth);
         return NULL;

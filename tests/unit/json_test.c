@@ -230,3 +230,18 @@ TEST(records_may_hold_nul)
     CHECK(!json_read_record(S("{\"a\":1,\"a\":1}"), "r", 8, &err));
     CHECK(!json_read_record(S("5"), "r", 8, &err));
 }
+
+TEST(a_raw_nul_is_refused_wherever_it_stands)
+{
+    static const char *const texts[] = {"{\"a\":1\0}", "[1,2\0]", "\0[]", "[]\0", "{\"a\0\":1}"};
+    static const size_t lens[] = {8, 6, 3, 3, 8};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct err err = {0};
+        json_t *value = json_read(slice_of(texts[i], lens[i]), "nul.json", 8, &err);
+        CHECK_THAT(!value && err.kind == ERR_INVALID, "case %zu", i);
+        json_decref(value);
+        value = json_read_record(slice_of(texts[i], lens[i]), "nul.json", 8, &err);
+        CHECK_THAT(!value, "record case %zu", i);
+        json_decref(value);
+    }
+}
