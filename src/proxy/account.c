@@ -27,15 +27,25 @@ entry_text(const struct exchange *x)
     return slice_str("connect");
 }
 
-/* "http" and "https" as far as they are known; a tunnel's inside is not, and goes by its port. */
+static bool
+has_port(const uint16_t *ports, size_t n, uint16_t port)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ports[i] == port)
+            return true;
+    return false;
+}
+
+/* "http" and "https" as far as they are known; a tunnel is held to one of them by its port, or is opaque. */
 static struct slice
 scheme_text(const struct exchange *x)
 {
+    const struct settings *set = snapshot_settings(x->snapshot);
     if (!x->has_target)
         return text(NULL);
-    if (x->target.scheme == SCHEME_HTTP)
+    if (x->kind == EXCHANGE_FORWARD || has_port(set->plain_ports, set->plain_port_count, x->target.port))
         return slice_str("http");
-    return slice_str(x->kind == EXCHANGE_FORWARD ? "http" : "https");
+    return text(has_port(set->tls_ports, set->tls_port_count, x->target.port) ? "https" : NULL);
 }
 
 static struct slice

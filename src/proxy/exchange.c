@@ -312,20 +312,13 @@ make_out_target(struct exchange *x)
     return count ? target_check_host_field(&x->target, host) : REASON_OK;
 }
 
-static const char *const forwarded_methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
-
 static enum reason
 check_method(const struct exchange *x)
 {
-    struct slice m = x->head.method;
     if (x->kind != EXCHANGE_FORWARD)
         return REASON_OK;
-    for (size_t i = 0; i < sizeof forwarded_methods / sizeof forwarded_methods[0]; i++)
-        if (slice_is(m, forwarded_methods[i]))
-            return REASON_OK;
-    if (slice_equal_nocase(m, slice_str("TRACE")) || slice_equal_nocase(m, slice_str("TRACK")))
-        return REASON_METHOD_UNSUPPORTED;
-    return policy_knows_method(x->policy, m) ? REASON_OK : REASON_METHOD_UNKNOWN;
+    enum reason r = method_check(x->head.method);
+    return r == REASON_METHOD_UNKNOWN && policy_knows_method(x->policy, x->head.method) ? REASON_OK : r;
 }
 
 static enum reason

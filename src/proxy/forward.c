@@ -136,7 +136,7 @@ move_request_run(struct forward *f)
         return false;
     enum body_status status = body_read(f->request_body, bytes, &used, &data);
     if (status == BODY_MALFORMED) {
-        fail(f, REASON_REQUEST_MALFORMED);
+        fail(f, body_fault(f->request_body));
         return false;
     }
     if (!f->up_broken && data.len)
@@ -336,7 +336,7 @@ move_response_run(struct forward *f)
     buf_consume(&f->up_in, used);
     if (status == BODY_END) {
         f->response_done = true;
-        if (!body_write_end(out, f->response_kind, slice_of(NULL, 0)))
+        if (!body_write_end(out, f->response_kind, body_trailers(f->response_body)))
             fail(f, REASON_UPSTREAM_CLOSED);
         return false;
     }
@@ -500,6 +500,8 @@ write_request_head(struct forward *f)
         .keep_upgrade = x->head.upgrade_websocket,
         .body = x->head.body,
         .content_length = x->head.content_length,
+        /* A rule has judged the method: the origin must not be told another one. */
+        .drop_method_override = slice_starts_with(slice_str(x->verdict.rule), "rules["),
     };
     if (snapshot_settings(x->snapshot)->parent_url) {
         o.absolute = true;
