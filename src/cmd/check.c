@@ -210,8 +210,9 @@ sentence(const struct check *c, const struct answer *a)
     if (a->address_why)
         return mem_printf("%s is %s; %s", a->address, a->address_why, reason_advice(v->reason));
     if (v->action == ACTION_DENY)
-        return mem_printf("%s%s%s%s; %s", reason_meaning(v->reason), v->rule[0] ? ", by " : "", v->rule, v->rule[0] ? "" : "",
-                          reason_advice(v->reason));
+        return mem_printf("%s%s%s; %s", reason_meaning(v->reason), v->rule[0] ? ", by " : "", v->rule,
+                          v->source == SOURCE_BUILTIN ? "such a name needs an exact entry, and an address from upstream.hosts or private_addresses"
+                                                      : reason_advice(v->reason));
     if (v->would_deny)
         return mem_printf("let through by report mode; enforced, it would be %s", reason_text(v->would_reason));
     const char *how = v->action == ACTION_INSPECT ? ", each request inside is judged" : a->tunnel && a->method.ptr && !a->seen_inside ? ", as a tunnel: method and path are not seen" : "";

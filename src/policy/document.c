@@ -48,6 +48,7 @@ document_hosts(const struct policy_context *c, const struct json_at *at, enum en
     size_t count = json_array_size(at->value);
     if (count > HOSTS_MAX)
         return json_fail(at, err, "has %zu entries; at most %d", count, HOSTS_MAX);
+    hosts_reserve(*ret, count);
     for (size_t i = 0; i < count; i++) {
         struct json_at element = json_element(at, i);
         struct host_entry e;

@@ -173,19 +173,17 @@ judge_host(struct slice text, struct host_entry *e, char why[ENTRY_WHY_SIZE])
 bool
 host_entry_parse(struct slice text, struct host_entry *ret, char why[ENTRY_WHY_SIZE])
 {
-    struct host_entry e = {.port = 0};
-
+    ret->suffix = ret->url = false;
+    ret->port = 0;
+    ret->host.kind = HOST_NONE;
     if (text.len == 0)
         return refuse(why, "is empty; expected a host");
-    if (!take_scheme(&text, &e, why) || !take_path(&text, &e, why) || !take_port(&text, &e, why) ||
-        !take_star(&text, &e, why))
+    if (!take_scheme(&text, ret, why) || !take_path(&text, ret, why) || !take_port(&text, ret, why) ||
+        !take_star(&text, ret, why))
         return false;
     if (has_byte_outside_ascii(text))
         return refuse_unicode(text, why);
-    if (!judge_host(text, &e, why))
-        return false;
-    *ret = e;
-    return true;
+    return judge_host(text, ret, why);
 }
 
 void

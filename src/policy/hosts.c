@@ -151,6 +151,16 @@ resize(struct hosts *h, uint32_t slot_count)
     h->slot_count = slot_count;
 }
 
+void
+hosts_reserve(struct hosts *h, size_t count)
+{
+    uint32_t wanted = FIRST_SLOTS;
+    while (wanted < UINT32_MAX / 4 && wanted * 7ull < (h->used + (uint64_t)count) * 10)
+        wanted *= 2;
+    if (wanted > h->slot_count)
+        resize(h, wanted);
+}
+
 static struct slot *
 slot_insert(struct hosts *h, uint32_t name, uint8_t len, uint32_t hash, uint8_t suffix, uint16_t port)
 {

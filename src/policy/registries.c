@@ -88,8 +88,8 @@ read_grouped(const struct json_at *at, on_entry visit, void *ctx, struct err *er
     const char *domain;
     json_t *labels;
 
-    if (json_want_object(at, err) < 0)
-        return -1;
+    if (!json_is_object(at->value))
+        return json_fail(at, err, "expected hosts as {\"example.org\": [\"@\", \"www\"]}");
     json_object_foreach((json_t *)at->value, domain, labels) {
         struct json_at list = json_member(at, domain);
         if (json_want_array(&list, err) < 0)
@@ -235,8 +235,10 @@ read_registries(struct registries *r, const struct json_at *root, struct err *er
     json_t *value;
 
     if (json_want_object(root, err) < 0 || json_only_members(root, members, err) < 0 ||
-        read_text(root, "date", &r->date, err) < 0 || json_want_object(&managers, err) < 0)
+        read_text(root, "date", &r->date, err) < 0)
         return -1;
+    if (!json_is_object(managers.value))
+        return json_fail(root, err, "\"managers\" is missing");
     json_object_foreach((json_t *)managers.value, name, value) {
         struct json_at at = json_member(&managers, name);
         if (json_want_object(&at, err) < 0 || read_manager(r, &at, name, err) < 0)
@@ -435,8 +437,10 @@ read_blocklist(struct blocklist *b, const struct json_at *root, struct err *err)
     json_t *value;
 
     if (json_want_object(root, err) < 0 || json_only_members(root, members, err) < 0 ||
-        read_text(root, "date", &b->date, err) < 0 || json_want_object(&categories, err) < 0)
+        read_text(root, "date", &b->date, err) < 0)
         return -1;
+    if (!json_is_object(categories.value))
+        return json_fail(root, err, "\"categories\" is missing");
     json_object_foreach((json_t *)categories.value, name, value) {
         struct json_at at = json_member(&categories, name);
         if (read_category(b, &at, name, err) < 0)

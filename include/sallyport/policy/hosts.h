@@ -20,7 +20,7 @@ struct host_entry {
 #define ENTRY_WHY_SIZE 512
 #define ENTRY_TEXT_SIZE (TARGET_TEXT_SIZE + 2)
 
-/* False: `why` says what is wrong and what to write instead. Refuses what CONTRACT section 3, "Host entries", refuses,
+/* False: `why` says what is wrong and what to write instead, and *ret is not to be used. Refuses what CONTRACT section 3, "Host entries", refuses,
  * wildcards on an ICANN public suffix included (private-section suffixes load; lint warns). */
 bool host_entry_parse(struct slice text, struct host_entry *ret, char why[ENTRY_WHY_SIZE]);
 void host_entry_format(const struct host_entry *e, char text[ENTRY_TEXT_SIZE]);
@@ -47,6 +47,8 @@ struct hosts;
 #define HOSTS_NO_INDEX UINT32_MAX
 
 struct hosts *hosts_new(void);
+/* Room for `count` more entries, so that a long list is not moved while it grows. */
+void hosts_reserve(struct hosts *h, size_t count);
 void hosts_free(struct hosts *h); /* NULL is fine */
 /* Adds the entry under the caller's index. When the same entry is there already, nothing changes and the index that it
  * has is returned (the caller may chain); else HOSTS_NO_INDEX. */
