@@ -113,7 +113,7 @@ async def splits(lab, row):
         return None
     step = -(-len(data) // vectors.SPLITS_MAX) if len(data) < 10000 else len(data) // 8
     offsets = range(1, len(data), step)
-    answers = await wire.gather((lab.one(row, f"{row['id']}/{k}", f"{row['id']}-s{k % 8}") for k in offsets), 24)
+    answers = await wire.gather((lab.one(row, f"{row['id']}/{k}", f"{row['id']}-{k}") for k in offsets), 24)
     return next((f"split at {k}: {why}" for k, why in zip(offsets, answers) if why), None)
 
 

@@ -142,10 +142,12 @@ def in_lab(function):
         lab = simple_lab(getattr(function, "config", None))
         try:
             function(lab)
+            lab.close()
         except BaseException:
             lab.gate.stop(check=False)
+            print("  stderr of serve: " + lab.gate.stderr()[-2000:].replace("\n", "\n  "))
+            lab.origins[0].close()
             raise
-        lab.close()
     run.__name__ = function.__name__
     return case(run)
 

@@ -105,11 +105,11 @@ class Gate:
                 allow.append(own)
         self.write("config.json", json.dumps({k: v for k, v in self.config.items() if not k.startswith("_")}, indent=1))
 
-    def write(self, name, text):
+    def write(self, name, text, mode=0o644):
         """Replaces a file as an operator should: a new file, then a rename."""
         with open(self.path(name + ".new"), "w") as f:
             f.write(text)
-        os.chmod(self.path(name + ".new"), 0o644)
+        os.chmod(self.path(name + ".new"), mode)
         os.rename(self.path(name + ".new"), self.path(name))
 
     def write_policy(self, name, document):
@@ -277,6 +277,14 @@ class Gate:
             cases.eventually(back, "descriptors", 5)
         except cases.Failed:
             raise cases.Failed(f"descriptors leaked in a worker: {before} before, {self.descriptors()} after")
+
+    def why_leaked(self, before, slack=0):
+        """no_leak_since() for tables: the text or None."""
+        try:
+            self.no_leak_since(before, slack)
+        except cases.Failed as e:
+            return str(e)
+        return None
 
     def record_lines(self):
         try:
