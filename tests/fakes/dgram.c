@@ -1,27 +1,41 @@
-/* Datagrams in scenarios: there are none; a listener for them can be made and stays silent. */
+/* Datagram sockets, which nothing arrives at: no scenario sends datagrams. */
+#include <stdlib.h>
+
+#include "fakes/world.h"
+#include "sallyport/base/mem.h"
 #include "sallyport/net/dgram.h"
 
-#include <unistd.h>
-
-#include "sallyport/base/mem.h"
-
 struct dgram {
+    struct pollee pollee;
     int fd;
+    void (*on_packet)(void *owner, const struct packet *p);
+    void *owner;
 };
+
+static bool
+fire_dgram(void *object)
+{
+    (void)object;
+    return false;
+}
 
 struct dgram *
 dgram_new(struct loop *l, int fd, void (*on_packet)(void *owner, const struct packet *p), void *owner)
 {
-    (void)l, (void)on_packet, (void)owner;
+    (void)l;
     struct dgram *d = mem_zalloc(sizeof *d);
     d->fd = fd;
+    d->on_packet = on_packet;
+    d->owner = owner;
+    pollee_add(&d->pollee, fire_dgram, d);
     return d;
 }
 
 void
 dgram_free(struct dgram *d)
 {
-    free(d);
+    if (d)
+        pollee_drop(&d->pollee, free);
 }
 
 bool

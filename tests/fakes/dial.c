@@ -30,7 +30,7 @@ struct attempt {
 };
 
 struct dial {
-    struct watch watch;
+    struct pollee pollee;
     struct endpoints *endpoints;
     struct attempt attempts[GUARD_ANSWERS_MAX];
     size_t count;
@@ -110,7 +110,7 @@ static void
 end(struct dial *d)
 {
     timer_stop(&d->tick);
-    watch_drop(&d->watch, dial_free);
+    pollee_drop(&d->pollee, dial_free);
 }
 
 static void
@@ -204,7 +204,7 @@ dial_start(struct loop *l, struct endpoints *endpoints, int64_t timeout_ms, dial
         addr_from_sockaddr(endpoint_sockaddr(e, &len), &d->attempts[i].address, &d->attempts[i].port);
         d->count++;
     }
-    watch_add(&d->watch, fire_dial, d);
+    pollee_add(&d->pollee, fire_dial, d);
     start_next(d);
     tick(d);
     return d;

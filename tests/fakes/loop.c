@@ -222,7 +222,7 @@ loop_run(struct loop *l)
 }
 
 void
-watch_add(struct watch *s, bool (*fire)(void *), void *object)
+pollee_add(struct pollee *s, bool (*fire)(void *), void *object)
 {
     s->fire = fire;
     s->object = object;
@@ -232,7 +232,7 @@ watch_add(struct watch *s, bool (*fire)(void *), void *object)
 }
 
 void
-watch_drop(struct watch *s, void (*free_fn)(void *))
+pollee_drop(struct pollee *s, void (*free_fn)(void *))
 {
     s->dead = true;
     list_remove(&world.loop->sources, &s->node);
@@ -244,11 +244,11 @@ watch_drop(struct watch *s, void (*free_fn)(void *))
 static bool
 fire_sources(struct loop *l)
 {
-    struct watch **list = mem_array(l->sources.count + 1, sizeof(struct watch *));
+    struct pollee **list = mem_array(l->sources.count + 1, sizeof(struct pollee *));
     size_t count = 0;
     bool any = false;
     for (struct list_node *n = list_first(&l->sources); n; n = list_next(&l->sources, n))
-        list[count++] = list_entry(n, struct watch, node);
+        list[count++] = list_entry(n, struct pollee, node);
     for (size_t i = 0; i < count; i++)
         if (!list[i]->dead && list[i]->fire(list[i]->object))
             any = true;

@@ -9,7 +9,7 @@
 #include "sallyport/record/frame.h"
 
 struct channel {
-    struct watch watch;
+    struct pollee pollee;
     channel_fn *on_event;
     void *owner;
     bool want_writable;
@@ -91,10 +91,10 @@ fire_channel(void *object)
 {
     struct channel *c = object;
     bool any = say_news(c);
-    if (c->watch.dead)
+    if (c->pollee.dead)
         return true;
     any |= acknowledge(c);
-    if (!c->watch.dead && c->want_writable && recorder.kind != RECORDER_FULL && recorder.kind != RECORDER_GONE) {
+    if (!c->pollee.dead && c->want_writable && recorder.kind != RECORDER_FULL && recorder.kind != RECORDER_GONE) {
         c->on_event(c->owner, CHANNEL_WRITABLE, NULL);
         any = true;
     }
@@ -134,7 +134,7 @@ channel_new(struct loop *l, int fd, channel_fn *on_event, void *owner)
     c->owner = owner;
     if (fd == WORLD_RECORDER_FD)
         recorder.journal = c;
-    watch_add(&c->watch, fire_channel, c);
+    pollee_add(&c->pollee, fire_channel, c);
     return c;
 }
 
@@ -142,7 +142,7 @@ void
 channel_free(struct channel *c)
 {
     if (c)
-        watch_drop(&c->watch, free);
+        pollee_drop(&c->pollee, free);
 }
 
 bool

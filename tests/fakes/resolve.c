@@ -26,7 +26,7 @@ struct resolver {
 };
 
 struct resolve {
-    struct watch watch;
+    struct pollee pollee;
     struct resolver *resolver;
     struct entry *entry;
     void (*on_done)(void *owner, enum reason reason, const struct answers *answers);
@@ -105,7 +105,7 @@ fire_resolve(void *object)
     if (e->ttl_s)
         e->cached_until_ms = world.mono_ms + (int64_t)e->ttl_s * 1000;
     struct answers copy = e->answers;
-    watch_drop(&q->watch, free);
+    pollee_drop(&q->pollee, free);
     q->resolver->counts.failed += !ok;
     q->on_done(q->owner, ok ? REASON_OK : REASON_DNS_FAILURE, ok ? &copy : NULL);
     return true;
@@ -124,7 +124,7 @@ resolve_start(struct resolver *r, const char *name, void (*on_done)(void *, enum
         r->counts.queries++;
         effect_add(EFFECT_QUERY, name, 0, NULL);
     }
-    watch_add(&q->watch, fire_resolve, q);
+    pollee_add(&q->pollee, fire_resolve, q);
     return q;
 }
 
@@ -133,7 +133,7 @@ resolve_cancel(struct resolve *q)
 {
     if (!q)
         return;
-    watch_drop(&q->watch, free);
+    pollee_drop(&q->pollee, free);
 }
 
 struct resolver_counts

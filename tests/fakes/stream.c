@@ -16,7 +16,7 @@
 #define LISTENERS_MAX 8
 
 struct stream {
-    struct watch watch;
+    struct pollee pollee;
     struct wire *wire;
     stream_fn *on_event;
     void *owner;
@@ -27,7 +27,7 @@ struct stream {
 };
 
 struct listener {
-    struct watch watch;
+    struct pollee pollee;
     int fd;
     bool paused;
     void (*on_accept)(void *owner, int fd);
@@ -116,7 +116,7 @@ fire_stream(void *object)
         any = true;
         s->on_event(s->owner, STREAM_READABLE);
     }
-    if (!s->watch.dead && s->want_write && writable(s->wire)) {
+    if (!s->pollee.dead && s->want_write && writable(s->wire)) {
         any = true;
         s->on_event(s->owner, STREAM_WRITABLE);
     }
@@ -137,7 +137,7 @@ stream_new(struct loop *loop, int fd, stream_fn *on_event, void *owner)
     s->on_event = on_event;
     s->owner = owner;
     w->stream = s;
-    watch_add(&s->watch, fire_stream, s);
+    pollee_add(&s->pollee, fire_stream, s);
     return s;
 }
 
@@ -150,7 +150,7 @@ stream_free(struct stream *s)
     s->wire->stream = NULL;
     s->wire->fin_out = true;
     s->wire->closed = true;
-    watch_drop(&s->watch, free);
+    pollee_drop(&s->pollee, free);
 }
 
 void
@@ -186,7 +186,7 @@ stream_read(struct stream *s, void *data, size_t size, size_t *ret_len)
 {
     struct wire *w = s->wire;
     size_t have = buf_len(&w->to_product);
-    if (s->watch.dead)
+    if (s->pollee.dead)
         world_fault("%s: read after free", w->name);
     if (w->rst_in) {
         s->failed = true;
@@ -217,7 +217,7 @@ stream_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_l
 {
     struct wire *w = s->wire;
     size_t done = 0;
-    if (s->watch.dead || w->fin_out)
+    if (s->pollee.dead || w->fin_out)
         world_fault("%s: written to after it was shut down", w->name);
     if (w->rst_in)
         return STREAM_ERROR;
@@ -336,7 +336,7 @@ fire_listener(void *object)
     struct listener *ln = object;
     struct queue *q = queue_of(ln->fd);
     bool any = false;
-    for (int i = 0; i < ACCEPT_BATCH && q->count > 0 && !ln->paused && !ln->watch.dead; i++) {
+    for (int i = 0; i < ACCEPT_BATCH && q->count > 0 && !ln->paused && !ln->pollee.dead; i++) {
         struct wire *w = q->waiting[0];
         memmove(q->waiting, q->waiting + 1, --q->count * sizeof q->waiting[0]);
         any = true;
@@ -356,7 +356,7 @@ listener_new(struct loop *l, int fd, bool exclusive, void (*on_accept)(void *own
     ln->on_accept = on_accept;
     ln->owner = owner;
     queue_of(fd)->listener = ln;
-    watch_add(&ln->watch, fire_listener, ln);
+    pollee_add(&ln->pollee, fire_listener, ln);
     return ln;
 }
 
@@ -385,7 +385,7 @@ listener_free(struct listener *ln)
     if (!ln)
         return;
     queue_of(ln->fd)->listener = NULL;
-    watch_drop(&ln->watch, free);
+    pollee_drop(&ln->pollee, free);
 }
 
 bool

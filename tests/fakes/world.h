@@ -19,14 +19,14 @@
 #define WORLD_TURNS_MAX 20000 /* turns without rest: somebody is told the same thing for ever */
 
 /* Everything that can fire in a turn: streams, listeners, lookups, dials, channels. Freed at the end of the turn. */
-struct watch {
+struct pollee {
     struct list_node node;
     bool (*fire)(void *object); /* true: something happened */
     void *object;
     bool dead;
 };
-void watch_add(struct watch *s, bool (*fire)(void *), void *object);
-void watch_drop(struct watch *s, void (*free_fn)(void *)); /* dead now, freed (s->object) at the end of the turn */
+void pollee_add(struct pollee *s, bool (*fire)(void *), void *object);
+void pollee_drop(struct pollee *s, void (*free_fn)(void *)); /* dead now, freed (s->object) at the end of the turn */
 
 /* What the product did that somebody outside could notice, in order. */
 enum effect_kind { EFFECT_RECORD = 1, EFFECT_KEPT, EFFECT_QUERY, EFFECT_DIAL, EFFECT_UPSTREAM, EFFECT_CLIENT };
