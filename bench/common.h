@@ -1,4 +1,5 @@
-/* What the load generator and the origin share: non-blocking sockets on loopback, a clock, and an end that comes by itself. */
+/* What the load generator and the origin share: non-blocking sockets on loopback, a clock, and an
+ * end that comes by itself. */
 #ifndef BENCH_COMMON_H
 #define BENCH_COMMON_H
 
@@ -20,7 +21,6 @@
 #include <time.h>
 #include <unistd.h>
 
-
 static inline int64_t
 now_us(void)
 {
@@ -29,8 +29,7 @@ now_us(void)
     return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
-static inline void __attribute__((noreturn))
-die(const char *what)
+static inline void __attribute__((noreturn)) die(const char *what)
 {
     fprintf(stderr, "bench: %s: %s\n", what, strerror(errno));
     exit(3);

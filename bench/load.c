@@ -1,10 +1,10 @@
 /* A load generator for forward proxies on loopback, one thread, one epoll. Prints one JSON object.
  *
  * usage: load MODE PROXY_PORT ORIGIN_PORT CONNECTIONS SECONDS [TOKENS]
- *   tunnels   CONNECT, a request, its answer, close; CONNECTIONS at once; a token of the file each, in turn
- *   requests  plain GET on kept connections
- *   inside    GET in tunnels that stay open
- *   idle      opens CONNECTIONS tunnels with one request in each, says so, and keeps them until standard input ends
+ *   tunnels   CONNECT, a request, its answer, close; CONNECTIONS at once; a token of the file each,
+ * in turn requests  plain GET on kept connections inside    GET in tunnels that stay open idle
+ * opens CONNECTIONS tunnels with one request in each, says so, and keeps them until standard input
+ * ends
  */
 #include "bench/common.h"
 
@@ -79,7 +79,8 @@ static void
 send_connect(struct run *r, struct client *c)
 {
     char head[HEAD_MAX];
-    int n = snprintf(head, sizeof head, "CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n", r->origin_port, r->origin_port);
+    int n = snprintf(head, sizeof head, "CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n",
+                     r->origin_port, r->origin_port);
     n += credential(r, head + n, sizeof head - (size_t)n);
     n += snprintf(head + n, sizeof head - (size_t)n, "\r\n");
     c->state = STATE_TUNNEL;
@@ -98,7 +99,9 @@ send_request(struct run *r, struct client *c)
         return;
     }
     c->begun_us = now_us();
-    int n = snprintf(head, sizeof head, "GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n", r->origin_port, r->origin_port);
+    int n =
+        snprintf(head, sizeof head, "GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n",
+                 r->origin_port, r->origin_port);
     n += credential(r, head + n, sizeof head - (size_t)n);
     n += snprintf(head + n, sizeof head - (size_t)n, "\r\n");
     send_all(r, c, head, (size_t)n);
@@ -261,9 +264,10 @@ run_for(struct run *r, struct client *clients, double seconds)
     r->over = true;
     double took = (double)(now_us() - begin) / 1e6;
     qsort(r->samples, r->sample_count, sizeof *r->samples, by_value);
-    printf("{\"ops\":%llu,\"errors\":%llu,\"reconnects\":%llu,\"seconds\":%.3f,\"p50_us\":%u,\"p99_us\":%u}\n",
-           (unsigned long long)r->done, (unsigned long long)r->errors, (unsigned long long)r->reconnects, took, percentile(r, 0.5),
-           percentile(r, 0.99));
+    printf("{\"ops\":%llu,\"errors\":%llu,\"reconnects\":%llu,\"seconds\":%.3f,\"p50_us\":%u,\"p99_"
+           "us\":%u}\n",
+           (unsigned long long)r->done, (unsigned long long)r->errors,
+           (unsigned long long)r->reconnects, took, percentile(r, 0.5), percentile(r, 0.99));
 }
 
 /* Opens them a few at a time, so that no queue overflows. */
@@ -277,7 +281,8 @@ hold_idle(struct run *r, struct client *clients)
             start(r, &clients[started++]);
         turn(r, 100);
     }
-    printf("{\"open\":%llu,\"errors\":%llu}\n", (unsigned long long)r->opened, (unsigned long long)r->errors);
+    printf("{\"open\":%llu,\"errors\":%llu}\n", (unsigned long long)r->opened,
+           (unsigned long long)r->errors);
     fflush(stdout);
     char byte;
     while (read(STDIN_FILENO, &byte, 1) > 0)
@@ -302,7 +307,8 @@ main(int argc, char **argv)
     r.connections = atoi(argv[4]);
     if (argc > 6)
         read_tokens(&r, argv[6]);
-    snprintf(r.request, sizeof r.request, "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n", r.origin_port);
+    snprintf(r.request, sizeof r.request, "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n",
+             r.origin_port);
     r.samples = malloc(SAMPLES_MAX * sizeof *r.samples);
     r.epoll = epoll_create1(EPOLL_CLOEXEC);
     struct client *clients = calloc((size_t)r.connections, sizeof *clients);

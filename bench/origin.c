@@ -1,11 +1,12 @@
-/* A small origin server on loopback: answers every request head with the same 64 bytes and keeps the connection. One thread.
- * usage: origin PORT */
+/* A small origin server on loopback: answers every request head with the same 64 bytes and keeps
+ * the connection. One thread. usage: origin PORT */
 #include "bench/common.h"
 
 #define BODY "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define EVENTS 256
 
-static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 64\r\n\r\n" BODY;
+static const char answer[] =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 64\r\n\r\n" BODY;
 static unsigned char matched[65536]; /* by descriptor: how much of CRLF CRLF has been seen */
 
 static int

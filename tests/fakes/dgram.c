@@ -20,7 +20,8 @@ fire_dgram(void *object)
 }
 
 struct dgram *
-dgram_new(struct loop *l, int fd, void (*on_packet)(void *owner, const struct packet *p), void *owner)
+dgram_new(struct loop *l, int fd, void (*on_packet)(void *owner, const struct packet *p),
+          void *owner)
 {
     (void)l;
     struct dgram *d = mem_zalloc(sizeof *d);

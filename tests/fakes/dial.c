@@ -1,5 +1,5 @@
-/* Connects with scripted ends, one endpoint after the other as Happy Eyeballs would start them: the next one 250 ms later
- * or when the one before has failed. */
+/* Connects with scripted ends, one endpoint after the other as Happy Eyeballs would start them: the
+ * next one 250 ms later or when the one before has failed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +64,8 @@ static struct connect_row
 row_of(const struct attempt *a)
 {
     for (size_t i = 0; i < row_count; i++)
-        if (addr_equal(&rows[i].address, &a->address) && (rows[i].port == 0 || rows[i].port == a->port))
+        if (addr_equal(&rows[i].address, &a->address) &&
+            (rows[i].port == 0 || rows[i].port == a->port))
             return rows[i];
     return (struct connect_row){.kind = CONNECT_OK};
 }
@@ -189,7 +190,8 @@ fire_dial(void *object)
 }
 
 struct dial *
-dial_start(struct loop *l, struct endpoints *endpoints, int64_t timeout_ms, dial_fn *on_done, void *owner)
+dial_start(struct loop *l, struct endpoints *endpoints, int64_t timeout_ms, dial_fn *on_done,
+           void *owner)
 {
     (void)l;
     struct dial *d = mem_zalloc(sizeof *d);
@@ -201,7 +203,8 @@ dial_start(struct loop *l, struct endpoints *endpoints, int64_t timeout_ms, dial
     for (size_t i = 0; i < endpoints_count(endpoints) && i < GUARD_ANSWERS_MAX; i++) {
         const struct endpoint *e = endpoints_at(endpoints, i);
         socklen_t len;
-        addr_from_sockaddr(endpoint_sockaddr(e, &len), &d->attempts[i].address, &d->attempts[i].port);
+        addr_from_sockaddr(endpoint_sockaddr(e, &len), &d->attempts[i].address,
+                           &d->attempts[i].port);
         d->count++;
     }
     pollee_add(&d->pollee, fire_dial, d);

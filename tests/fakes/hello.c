@@ -1,4 +1,5 @@
-/* A TLS 1.3 ClientHello as bytes (RFC 8446 section 4.1.2), made by hand so that it is the same in every run. */
+/* A TLS 1.3 ClientHello as bytes (RFC 8446 section 4.1.2), made by hand so that it is the same in
+ * every run. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,7 +43,8 @@ put_server_name(struct buf *b, const char *name)
 static void
 put_extensions(struct buf *b, const char *name, const char *option)
 {
-    static const char versions[] = {2, 3, 4}, groups[] = {0, 2, 0, 0x1d}, alpn[] = {0, 3, 2, 'h', '2'};
+    static const char versions[] = {2, 3, 4}, groups[] = {0, 2, 0, 0x1d},
+                      alpn[] = {0, 3, 2, 'h', '2'};
     static const char filler[6000];
     if (name)
         put_server_name(b, name);
@@ -67,16 +69,16 @@ hello_build(const char *name, const char *option, size_t *ret_len)
     put_extensions(&ext, name, option);
     put(&body, 0x0303, 2);
     buf_append(&body, random, sizeof random);
-    put(&body, 0, 1);       /* no session id */
-    put(&body, 2, 2);       /* one cipher suite: TLS_AES_128_GCM_SHA256 */
+    put(&body, 0, 1); /* no session id */
+    put(&body, 2, 2); /* one cipher suite: TLS_AES_128_GCM_SHA256 */
     put(&body, 0x1301, 2);
-    put(&body, 0x0100, 2);  /* compression: null */
+    put(&body, 0x0100, 2); /* compression: null */
     put(&body, (unsigned)buf_len(&ext), 2);
     buf_append(&body, ext.data, buf_len(&ext));
-    put(&out, 0x16, 1);     /* handshake record */
+    put(&out, 0x16, 1); /* handshake record */
     put(&out, 0x0301, 2);
     put(&out, (unsigned)buf_len(&body) + 4, 2);
-    put(&out, 1, 1);        /* client_hello */
+    put(&out, 1, 1); /* client_hello */
     put(&out, (unsigned)buf_len(&body), 3);
     buf_append(&out, body.data, buf_len(&body));
     buf_done(&ext);

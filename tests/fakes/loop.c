@@ -1,6 +1,7 @@
-/* The loop with virtual time: a turn fires every source once, then due timers, then what was deferred, then the hooks of
- * the turn's end, then frees, in the order that net/loop.h promises. */
+/* The loop with virtual time: a turn fires every source once, then due timers, then what was
+ * deferred, then the hooks of the turn's end, then frees, in the order that net/loop.h promises. */
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,7 +147,8 @@ loop_on_turn_end(struct loop *l, void (*fn)(void *), void *arg)
     l->hooks[l->hook_count++] = (struct hook){fn, arg};
 }
 
-/* After the last timer that is due no later, so that timers of one instant run in the order they were started. */
+/* After the last timer that is due no later, so that timers of one instant run in the order they
+ * were started. */
 static void
 insert_timer(struct loop *l, struct clockwork *c)
 {
@@ -240,7 +242,8 @@ pollee_drop(struct pollee *s, void (*free_fn)(void *))
     loop_free_later(world.loop, s->object, free_fn);
 }
 
-/* Firing may add and drop sources: those dropped are unlinked but not yet freed, so walk over a copy of the list. */
+/* Firing may add and drop sources: those dropped are unlinked but not yet freed, so walk over a
+ * copy of the list. */
 static bool
 fire_sources(struct loop *l)
 {
@@ -297,7 +300,8 @@ world_settle(void)
     for (int i = 0; i < WORLD_TURNS_MAX; i++)
         if (!turn(world.loop))
             return true;
-    world_fault("no rest after %d turns: something is ready and nobody deals with it", WORLD_TURNS_MAX);
+    world_fault("no rest after %d turns: something is ready and nobody deals with it",
+                WORLD_TURNS_MAX);
     return false;
 }
 
@@ -354,7 +358,9 @@ world_reset(void)
     dials_reset();
     recorder_reset();
     listeners_reset();
-    world = (struct world){.mono_ms = 1000000, .wall_us = WORLD_START_US};
+    memset(&world, 0, offsetof(struct world, wires));
+    world.mono_ms = 1000000;
+    world.wall_us = WORLD_START_US;
 }
 
 void

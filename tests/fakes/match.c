@@ -1,4 +1,5 @@
-/* Comparing what happened with what the scenario says, and the invariants that hold in every one. */
+/* Comparing what happened with what the scenario says, and the invariants that hold in every one.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,9 @@ match_bytes(struct slice pattern, struct slice bytes)
         if (first)
             at = bytes.len >= len && memcmp(bytes.ptr, pattern.ptr, len) == 0 ? bytes.ptr : NULL;
         else if (!star)
-            at = bytes.len >= len && memcmp(bytes.ptr + bytes.len - len, pattern.ptr, len) == 0 ? bytes.ptr + bytes.len - len : NULL;
+            at = bytes.len >= len && memcmp(bytes.ptr + bytes.len - len, pattern.ptr, len) == 0
+                     ? bytes.ptr + bytes.len - len
+                     : NULL;
         else
             at = memmem(bytes.ptr, bytes.len, pattern.ptr, len);
         if (!at)
@@ -35,7 +38,8 @@ match_bytes(struct slice pattern, struct slice bytes)
 char *
 join_chunks(struct slice bytes, size_t *ret_len)
 {
-    const char *end = bytes.ptr + bytes.len, *head_end = memmem(bytes.ptr, bytes.len, "\r\n\r\n", 4), *p = bytes.ptr;
+    const char *end = bytes.ptr + bytes.len,
+               *head_end = memmem(bytes.ptr, bytes.len, "\r\n\r\n", 4), *p = bytes.ptr;
     struct buf data, out;
     unsigned long n = 1;
     buf_init(&data, bytes.len + 1);
@@ -142,8 +146,14 @@ match_record_line(const char *json, const char *line)
 bool
 match_effect(const struct effect *e, const char *line)
 {
-    static const struct { enum effect_kind kind; const char *word; } words[] = {
-        {EFFECT_QUERY, "query "}, {EFFECT_DIAL, "dial "}, {EFFECT_UPSTREAM, "upstream "}, {EFFECT_CLIENT, "client "},
+    static const struct {
+        enum effect_kind kind;
+        const char *word;
+    } words[] = {
+        {EFFECT_QUERY, "query "},
+        {EFFECT_DIAL, "dial "},
+        {EFFECT_UPSTREAM, "upstream "},
+        {EFFECT_CLIENT, "client "},
     };
     if (strncmp(line, "record ", 7) == 0)
         return e->kind == EFFECT_RECORD && match_record_line(e->text, line + 7);
@@ -173,7 +183,8 @@ body_in_order(const char *body, int status, const char *reason)
 {
     json_t *v = json_loads(body, 0, NULL);
     const char *said = json_string_value(json_object_get(v, "reason"));
-    bool ok = said && strcmp(said, reason) == 0 && json_integer_value(json_object_get(v, "status")) == status &&
+    bool ok = said && strcmp(said, reason) == 0 &&
+              json_integer_value(json_object_get(v, "status")) == status &&
               json_string_length(json_object_get(v, "detail")) > 0;
     json_decref(v);
     return ok;
@@ -184,7 +195,8 @@ check_reply(struct slice reply, int status, const char *reason, bool body, char 
 {
     char *text = mem_dup_slice(reply), line[256], value[512];
     char *end = strstr(text, "\r\n\r\n");
-    snprintf(line, sizeof line, "HTTP/1.1 %d Egress %s: %s\r\n", status, status < 500 ? "denied" : "failed", reason);
+    snprintf(line, sizeof line, "HTTP/1.1 %d Egress %s: %s\r\n", status,
+             status < 500 ? "denied" : "failed", reason);
     wrong[0] = '\0';
     if (strncmp(text, line, strlen(line)) != 0)
         snprintf(wrong, size, "the status line is not \"%.*s\"", (int)strcspn(line, "\r"), line);
@@ -192,13 +204,17 @@ check_reply(struct slice reply, int status, const char *reason, bool body, char 
         snprintf(wrong, size, "the head does not end, or there is a NUL");
     else if (!field_value(text, "x-deny-reason", value, sizeof value) || strcmp(value, reason) != 0)
         snprintf(wrong, size, "x-deny-reason is not %s", reason);
-    else if (!field_value(text, "proxy-status", value, sizeof value) || strncmp(value, "sallyport; error=", 17) != 0)
+    else if (!field_value(text, "proxy-status", value, sizeof value) ||
+             strncmp(value, "sallyport; error=", 17) != 0)
         snprintf(wrong, size, "Proxy-Status is missing");
-    else if (!field_value(text, "content-type", value, sizeof value) || strcmp(value, "application/problem+json") != 0)
+    else if (!field_value(text, "content-type", value, sizeof value) ||
+             strcmp(value, "application/problem+json") != 0)
         snprintf(wrong, size, "the content type is not application/problem+json");
-    else if (!field_value(text, "content-length", value, sizeof value) || (body && strtoul(value, NULL, 10) != strlen(end + 4)))
+    else if (!field_value(text, "content-length", value, sizeof value) ||
+             (body && strtoul(value, NULL, 10) != strlen(end + 4)))
         snprintf(wrong, size, "Content-Length is not the length of the body");
-    else if (status == 407 && (!strstr(text, "Basic realm=\"sallyport\"") || !strcasestr(text, "\r\nproxy-authenticate: Bearer")))
+    else if (status == 407 && (!strstr(text, "Basic realm=\"sallyport\"") ||
+                               !strcasestr(text, "\r\nproxy-authenticate: Bearer")))
         snprintf(wrong, size, "407 without both challenges");
     else if (body && !body_in_order(end + 4, status, reason))
         snprintf(wrong, size, "the body does not say status, reason and detail");
@@ -250,7 +266,8 @@ enter_record(struct ledger *l, const struct effect *e)
     s->allow = s->decision && strcmp(member(r, "decision"), "allow") == 0;
     for (const char *p = e->text; *p; p++)
         if (*p < 0x20 || *p > 0x7e)
-            snprintf(l->wrong, l->size, "a record has a byte outside printable ASCII: %.200s", e->text);
+            snprintf(l->wrong, l->size, "a record has a byte outside printable ASCII: %.200s",
+                     e->text);
     if (strstr(e->text, "eyJ"))
         snprintf(l->wrong, l->size, "a record holds a token: %.200s", e->text);
 }
@@ -271,9 +288,11 @@ static void
 check_query(struct ledger *l, const char *name)
 {
     for (size_t i = 0; i < l->count; i++)
-        if (strcmp(member(l->seen[i].record, "event"), "resolve") == 0 && strcmp(member(l->seen[i].record, "host"), name) == 0)
+        if (strcmp(member(l->seen[i].record, "event"), "resolve") == 0 &&
+            strcmp(member(l->seen[i].record, "host"), name) == 0)
             return;
-    snprintf(l->wrong, l->size, "a query for %s left before its resolve record was handed over", name);
+    snprintf(l->wrong, l->size, "a query for %s left before its resolve record was handed over",
+             name);
 }
 
 static void
@@ -284,9 +303,12 @@ check_dial(struct ledger *l, const struct effect *e, bool upstream)
         if (l->seen[i].allow && names_address(l->seen[i].record, &e->addr))
             s = &l->seen[i];
     if (!s)
-        snprintf(l->wrong, l->size, "%s %s without a decision record before it that allows the address", upstream ? "bytes to" : "a dial to", e->text);
+        snprintf(l->wrong, l->size,
+                 "%s %s without a decision record before it that allows the address",
+                 upstream ? "bytes to" : "a dial to", e->text);
     else if (upstream && s->ticket > l->kept)
-        snprintf(l->wrong, l->size, "a byte went to %s before the decision record was kept", e->text);
+        snprintf(l->wrong, l->size, "a byte went to %s before the decision record was kept",
+                 e->text);
 }
 
 static void
@@ -304,8 +326,10 @@ check_pairs(struct ledger *l)
         /* Who leaves while a name is looked up leaves before the decision. */
         const char *cause = member(l->seen[i].record, "cause");
         bool left = strcmp(cause, "client_aborted") == 0 || strcmp(cause, "shutdown") == 0;
-        if ((decisions != 1 && !(left && decisions == 0)) || closes > 1 || (l->seen[i].allow && closes != 1))
-            snprintf(l->wrong, l->size, "exchange %s has %zu decision and %zu close records", l->seen[i].id, decisions, closes);
+        if ((decisions != 1 && !(left && decisions == 0)) || closes > 1 ||
+            (l->seen[i].allow && closes != 1))
+            snprintf(l->wrong, l->size, "exchange %s has %zu decision and %zu close records",
+                     l->seen[i].id, decisions, closes);
     }
 }
 

@@ -1,11 +1,12 @@
-/* Plays a script step by step: after each step the world comes to rest, so that what is expected next has happened. */
+/* Plays a script step by step: after each step the world comes to rest, so that what is expected
+ * next has happened. */
 #include "fakes/play.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <inttypes.h>
 #include <unistd.h>
 
 #include "sallyport/base/mem.h"
@@ -32,8 +33,7 @@ struct play {
     const struct step *step;
 };
 
-static bool __attribute__((format(printf, 2, 3)))
-wrong(struct play *p, const char *fmt, ...)
+static bool __attribute__((format(printf, 2, 3))) wrong(struct play *p, const char *fmt, ...)
 {
     va_list ap;
     if (!p->out->ok)
@@ -119,9 +119,11 @@ do_dns(struct play *p, const struct step *s)
         else if (strncmp(s->words[i], "ttl=", 4) == 0)
             ttl = (uint32_t)strtoul(s->words[i] + 4, NULL, 10);
         else if (strncmp(s->words[i], "count=", 6) == 0)
-            for (unsigned long n = strtoul(s->words[i] + 6, NULL, 10), k = 0; k < n && a.count < RESOLVE_ANSWERS_MAX; k++)
+            for (unsigned long n = strtoul(s->words[i] + 6, NULL, 10), k = 0;
+                 k < n && a.count < RESOLVE_ANSWERS_MAX; k++)
                 a.addrs[a.count++] = (struct addr){AF_INET, {93, 184, 216, (uint8_t)(k + 1)}};
-        else if (a.count == RESOLVE_ANSWERS_MAX || !addr_parse(slice_str(s->words[i]), &a.addrs[a.count++]))
+        else if (a.count == RESOLVE_ANSWERS_MAX ||
+                 !addr_parse(slice_str(s->words[i]), &a.addrs[a.count++]))
             return wrong(p, "%s is no address", s->words[i]);
     }
     world_dns(s->words[0], kind, &a, ttl);
@@ -131,8 +133,15 @@ do_dns(struct play *p, const struct step *s)
 static bool
 do_dials(struct play *p, const struct step *s)
 {
-    static const struct { const char *word; enum connect_kind kind; } words[] = {
-        {"ok", CONNECT_OK}, {"refused", CONNECT_REFUSED}, {"unreachable", CONNECT_UNREACHABLE}, {"timeout", CONNECT_TIMEOUT}, {"hold", CONNECT_HOLD},
+    static const struct {
+        const char *word;
+        enum connect_kind kind;
+    } words[] = {
+        {"ok", CONNECT_OK},
+        {"refused", CONNECT_REFUSED},
+        {"unreachable", CONNECT_UNREACHABLE},
+        {"timeout", CONNECT_TIMEOUT},
+        {"hold", CONNECT_HOLD},
     };
     struct addr a;
     struct sockaddr_storage sa;
@@ -142,7 +151,8 @@ do_dials(struct play *p, const struct step *s)
     if (s->word_count < 2)
         return wrong(p, "dial ADDRESS[:PORT] ok|refused|unreachable|timeout|hold [after=MS]");
     if (!addr_parse(slice_str(s->words[0]), &a) &&
-        !(sockaddr_parse(slice_str(s->words[0]), 0, &sa, &len) && addr_from_sockaddr((struct sockaddr *)&sa, &a, &port)))
+        !(sockaddr_parse(slice_str(s->words[0]), 0, &sa, &len) &&
+          addr_from_sockaddr((struct sockaddr *)&sa, &a, &port)))
         return wrong(p, "%s is no address", s->words[0]);
     if (s->word_count > 2)
         sscanf(s->words[2], "after=%" SCNd64, &after);
@@ -157,9 +167,12 @@ do_dials(struct play *p, const struct step *s)
 static bool
 do_recorder(struct play *p, const struct step *s)
 {
-    static const struct { const char *word; enum recorder_kind kind; } words[] = {
-        {"ok", RECORDER_OK}, {"hold", RECORDER_HOLD}, {"full", RECORDER_FULL}, {"broken", RECORDER_BROKEN}, {"gone", RECORDER_GONE},
-        {"restart", RECORDER_RESTART},
+    static const struct {
+        const char *word;
+        enum recorder_kind kind;
+    } words[] = {
+        {"ok", RECORDER_OK},         {"hold", RECORDER_HOLD}, {"full", RECORDER_FULL},
+        {"broken", RECORDER_BROKEN}, {"gone", RECORDER_GONE}, {"restart", RECORDER_RESTART},
     };
     for (size_t i = 0; s->word_count && i < sizeof words / sizeof words[0]; i++)
         if (strcmp(words[i].word, s->words[0]) == 0) {
@@ -212,11 +225,21 @@ do_state(struct play *p, const struct step *s, struct wire *w)
     char got[800];
     bool silent = buf_len(&w->from_product) == 0, fine = false;
     switch ((int)s->kind) {
-    case STEP_CLOSED: fine = (silent || w->upstream) && w->closed; break;
-    case STEP_CUT: fine = w->closed && w->reset; break;
-    case STEP_EOF: fine = silent && w->fin_out && !w->closed; break;
-    case STEP_OPEN: fine = silent && !w->fin_out; break;
-    case STEP_SILENT: fine = silent; break;
+    case STEP_CLOSED:
+        fine = (silent || w->upstream) && w->closed;
+        break;
+    case STEP_CUT:
+        fine = w->closed && w->reset;
+        break;
+    case STEP_EOF:
+        fine = silent && w->fin_out && !w->closed;
+        break;
+    case STEP_OPEN:
+        fine = silent && !w->fin_out;
+        break;
+    case STEP_SILENT:
+        fine = silent;
+        break;
     case STEP_COUNT:
         fine = (int64_t)buf_len(&w->from_product) == s->number;
         buf_clear(&w->from_product);
@@ -225,14 +248,19 @@ do_state(struct play *p, const struct step *s, struct wire *w)
     if (fine)
         return true;
     show_bytes(buf_slice(&w->from_product), got, sizeof got);
-    return wrong(p, "%s is %s%s with %zu bytes unread%s%s", w->name, w->closed ? "closed" : w->fin_out ? "half-closed" : "open",
-                 w->reset ? " (reset)" : "", buf_len(&w->from_product), silent ? "" : ":\n    ", got);
+    return wrong(p, "%s is %s%s with %zu bytes unread%s%s", w->name,
+                 w->closed    ? "closed"
+                 : w->fin_out ? "half-closed"
+                              : "open",
+                 w->reset ? " (reset)" : "", buf_len(&w->from_product), silent ? "" : ":\n    ",
+                 got);
 }
 
 static bool
 do_record(struct play *p, const struct step *s)
 {
-    while (p->record_cursor < world.effect_count && world.effects[p->record_cursor].kind != EFFECT_RECORD)
+    while (p->record_cursor < world.effect_count &&
+           world.effects[p->record_cursor].kind != EFFECT_RECORD)
         p->record_cursor++;
     if (p->record_cursor == world.effect_count)
         return wrong(p, "no further record");
@@ -263,7 +291,9 @@ static bool
 do_none(struct play *p, const struct step *s)
 {
     for (size_t k = 0; k < s->word_count; k++) {
-        enum effect_kind kind = strcmp(s->words[k], "query") == 0 ? EFFECT_QUERY : strcmp(s->words[k], "dial") == 0 ? EFFECT_DIAL : EFFECT_UPSTREAM;
+        enum effect_kind kind = strcmp(s->words[k], "query") == 0  ? EFFECT_QUERY
+                                : strcmp(s->words[k], "dial") == 0 ? EFFECT_DIAL
+                                                                   : EFFECT_UPSTREAM;
         for (size_t i = 0; i < world.effect_count; i++)
             if (world.effects[i].kind == kind)
                 return wrong(p, "there was a %s: %s", s->words[k], world.effects[i].text);
@@ -274,7 +304,8 @@ do_none(struct play *p, const struct step *s)
 static const char *
 effect_name(enum effect_kind kind)
 {
-    static const char *const names[] = {"", "record", "kept", "query", "dial", "upstream", "client"};
+    static const char *const names[] = {"",     "record",   "kept",  "query",
+                                        "dial", "upstream", "client"};
     return names[kind];
 }
 
@@ -282,17 +313,20 @@ static bool
 do_effects(struct play *p, const struct step *s)
 {
     for (size_t k = 0; k < s->word_count; k++) {
-        while (p->effect_cursor < world.effect_count && world.effects[p->effect_cursor].kind == EFFECT_KEPT)
+        while (p->effect_cursor < world.effect_count &&
+               world.effects[p->effect_cursor].kind == EFFECT_KEPT)
             p->effect_cursor++;
         if (p->effect_cursor == world.effect_count)
             return wrong(p, "\"%s\" did not happen", s->words[k]);
         const struct effect *e = &world.effects[p->effect_cursor++];
         if (!match_effect(e, s->words[k]))
-            return wrong(p, "\"%s\" was to happen next, but it was %s %s", s->words[k], effect_name(e->kind), e->text);
+            return wrong(p, "\"%s\" was to happen next, but it was %s %s", s->words[k],
+                         effect_name(e->kind), e->text);
     }
     for (; p->effect_cursor < world.effect_count; p->effect_cursor++)
         if (world.effects[p->effect_cursor].kind != EFFECT_KEPT)
-            return wrong(p, "further: %s %s", effect_name(world.effects[p->effect_cursor].kind), world.effects[p->effect_cursor].text);
+            return wrong(p, "further: %s %s", effect_name(world.effects[p->effect_cursor].kind),
+                         world.effects[p->effect_cursor].text);
     return true;
 }
 
@@ -318,13 +352,24 @@ do_wire_step(struct play *p, const struct step *s)
     if (!w)
         return wrong(p, "there is no %s", s->wire);
     switch ((int)s->kind) {
-    case STEP_SEND: send_bytes(p, w, s->bytes, s->len); return true;
-    case STEP_EXPECT: return do_expect(p, s, w);
-    case STEP_FIN: w->fin_in = true; return true;
-    case STEP_RESET: w->rst_in = true; return true;
-    case STEP_WINDOW: w->window = s->number < 0 ? SIZE_MAX : (size_t)s->number; return true;
-    case STEP_REFUSED: return do_refused(p, s, w);
-    default: return do_state(p, s, w);
+    case STEP_SEND:
+        send_bytes(p, w, s->bytes, s->len);
+        return true;
+    case STEP_EXPECT:
+        return do_expect(p, s, w);
+    case STEP_FIN:
+        w->fin_in = true;
+        return true;
+    case STEP_RESET:
+        w->rst_in = true;
+        return true;
+    case STEP_WINDOW:
+        w->window = s->number < 0 ? SIZE_MAX : (size_t)s->number;
+        return true;
+    case STEP_REFUSED:
+        return do_refused(p, s, w);
+    default:
+        return do_state(p, s, w);
     }
 }
 
@@ -332,21 +377,46 @@ static bool
 do_step(struct play *p, const struct step *s)
 {
     switch (s->kind) {
-    case STEP_CONNECT: return do_connect(p, s);
-    case STEP_DNS: return do_dns(p, s);
-    case STEP_DIALS: return do_dials(p, s);
-    case STEP_RECORDER: return do_recorder(p, s);
-    case STEP_WAIT: return world_advance(s->number);
-    case STEP_RECORD: return do_record(p, s);
-    case STEP_QUIET: return do_quiet(p);
-    case STEP_NONE: return do_none(p, s);
-    case STEP_EFFECTS: return do_effects(p, s);
-    case STEP_RELOAD: return do_reload(p);
-    case STEP_DRAIN: proxy_drain(p->proxy, on_drained, p); return true;
-    case STEP_DRAINED: return p->drained || wrong(p, "the drain is not over");
-    case STEP_STOP: proxy_stop(p->proxy); return true;
-    case STEP_SEND: case STEP_EXPECT: case STEP_FIN: case STEP_RESET: case STEP_WINDOW: case STEP_REFUSED: case STEP_CLOSED:
-    case STEP_OPEN: case STEP_SILENT: case STEP_CUT: case STEP_EOF: case STEP_COUNT:
+    case STEP_CONNECT:
+        return do_connect(p, s);
+    case STEP_DNS:
+        return do_dns(p, s);
+    case STEP_DIALS:
+        return do_dials(p, s);
+    case STEP_RECORDER:
+        return do_recorder(p, s);
+    case STEP_WAIT:
+        return world_advance(s->number);
+    case STEP_RECORD:
+        return do_record(p, s);
+    case STEP_QUIET:
+        return do_quiet(p);
+    case STEP_NONE:
+        return do_none(p, s);
+    case STEP_EFFECTS:
+        return do_effects(p, s);
+    case STEP_RELOAD:
+        return do_reload(p);
+    case STEP_DRAIN:
+        proxy_drain(p->proxy, on_drained, p);
+        return true;
+    case STEP_DRAINED:
+        return p->drained || wrong(p, "the drain is not over");
+    case STEP_STOP:
+        proxy_stop(p->proxy);
+        return true;
+    case STEP_SEND:
+    case STEP_EXPECT:
+    case STEP_FIN:
+    case STEP_RESET:
+    case STEP_WINDOW:
+    case STEP_REFUSED:
+    case STEP_CLOSED:
+    case STEP_OPEN:
+    case STEP_SILENT:
+    case STEP_CUT:
+    case STEP_EOF:
+    case STEP_COUNT:
         return do_wire_step(p, s);
     }
     return wrong(p, "unknown step");
@@ -372,7 +442,8 @@ open_world(struct play *p)
         .snapshot = p->staged->snapshots[0],
         .journal = p->journal,
         .shared = p->shared,
-        .connections_max = p->script->connections_max ? p->script->connections_max : CONNECTIONS_MAX,
+        .connections_max =
+            p->script->connections_max ? p->script->connections_max : CONNECTIONS_MAX,
     };
     p->proxy = proxy_new(&o);
     for (size_t i = 0; i < set->listener_count; i++)

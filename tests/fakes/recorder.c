@@ -1,5 +1,6 @@
-/* The recorder's end of a journal's channel: takes batches, puts each record on the list of effects, acknowledges as it is
- * told to. The other users of channels (supervisor, worker) are not played. */
+/* The recorder's end of a journal's channel: takes batches, puts each record on the list of
+ * effects, acknowledges as it is told to. The other users of channels (supervisor, worker) are not
+ * played. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,15 +95,16 @@ fire_channel(void *object)
     if (c->pollee.dead)
         return true;
     any |= acknowledge(c);
-    if (!c->pollee.dead && c->want_writable && recorder.kind != RECORDER_FULL && recorder.kind != RECORDER_GONE) {
+    if (!c->pollee.dead && c->want_writable && recorder.kind != RECORDER_FULL &&
+        recorder.kind != RECORDER_GONE) {
         c->on_event(c->owner, CHANNEL_WRITABLE, NULL);
         any = true;
     }
     return any;
 }
 
-/* A batch that is sent again after a restart was seen before: its records are not counted twice here, as the real recorder
- * does not write them twice. */
+/* A batch that is sent again after a restart was seen before: its records are not counted twice
+ * here, as the real recorder does not write them twice. */
 static void
 take_batch(struct slice payload)
 {
@@ -119,7 +121,9 @@ take_batch(struct slice payload)
         bool again = false;
         cleanup_free char *json = mem_printf("{%.*s}", SLICE_ARG(item.draft));
         for (size_t i = 0; i < world.effect_count && !again; i++)
-            again = world.effects[i].kind == EFFECT_RECORD && strcmp(world.effects[i].text, json) == 0 && recorder.acked_tickets < world.effects[i].ticket;
+            again = world.effects[i].kind == EFFECT_RECORD &&
+                    strcmp(world.effects[i].text, json) == 0 &&
+                    recorder.acked_tickets < world.effects[i].ticket;
         if (!again)
             effect_add(EFFECT_RECORD, json, ++recorder.tickets, NULL);
     }

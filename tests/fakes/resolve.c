@@ -1,5 +1,5 @@
-/* Names and their scripted answers. A name that the scenario does not mention fails, and the query is on the list of
- * effects all the same. */
+/* Names and their scripted answers. A name that the scenario does not mention fails, and the query
+ * is on the list of effects all the same. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,7 +112,8 @@ fire_resolve(void *object)
 }
 
 struct resolve *
-resolve_start(struct resolver *r, const char *name, void (*on_done)(void *, enum reason, const struct answers *), void *owner)
+resolve_start(struct resolver *r, const char *name,
+              void (*on_done)(void *, enum reason, const struct answers *), void *owner)
 {
     struct resolve *q = mem_zalloc(sizeof *q);
     q->resolver = r;

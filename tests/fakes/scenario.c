@@ -1,5 +1,6 @@
-/* Plays scenario files: once as they stand, then with the bytes of each side split at every offset, byte by byte, with short
- * reads and writes. Prints PASS or FAIL a file. usage: scenario [--once] [-v] FILE… */
+/* Plays scenario files: once as they stand, then with the bytes of each side split at every offset,
+ * byte by byte, with short reads and writes. Prints PASS or FAIL a file. usage: scenario [--once]
+ * [-v] FILE… */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,14 +23,17 @@ __lsan_do_recoverable_leak_check(void)
 }
 #endif
 
-struct options { bool once, verbose; };
+struct options {
+    bool once, verbose;
+};
 struct tally {
     size_t plays, failed;
     bool verbose;
 };
 
 static bool
-fails(const struct script *s, struct staged *st, struct variant v, const char *how, int64_t at, struct tally *t)
+fails(const struct script *s, struct staged *st, struct variant v, const char *how, int64_t at,
+      struct tally *t)
 {
     struct outcome o = {.tell = t->verbose};
     play_script(s, st, v, &o);
@@ -44,13 +48,15 @@ fails(const struct script *s, struct staged *st, struct variant v, const char *h
 }
 
 static bool
-any_split_fails(const struct script *s, struct staged *st, size_t bytes, bool upstream, struct tally *t)
+any_split_fails(const struct script *s, struct staged *st, size_t bytes, bool upstream,
+                struct tally *t)
 {
     size_t step = bytes <= SPLITS_ALL ? 1 : bytes / SPLITS_SOME;
     for (size_t i = 1; i < bytes; i += step) {
         struct variant v = VARIANT_WHOLE;
         *(upstream ? &v.upstream_split : &v.client_split) = (int64_t)i;
-        if (fails(s, st, v, upstream ? "the server's bytes split" : "the client's bytes split", (int64_t)i, t))
+        if (fails(s, st, v, upstream ? "the server's bytes split" : "the client's bytes split",
+                  (int64_t)i, t))
             return true;
     }
     return false;
@@ -77,7 +83,8 @@ play_variants(const struct script *s, struct staged *st, const struct options *o
     v.read_max = 7;
     if (fails(s, st, v, "seven bytes a call", -1, t))
         return false;
-    return !any_split_fails(s, st, first.client_bytes, false, t) && !any_split_fails(s, st, first.upstream_bytes, true, t);
+    return !any_split_fails(s, st, first.client_bytes, false, t) &&
+           !any_split_fails(s, st, first.upstream_bytes, true, t);
 }
 
 static void

@@ -1,5 +1,5 @@
-/* Reading scenario files. Line by line; bytes stand in blocks of lines that begin with `|` (CRLF is added) or `+` (as it is),
- * JSON in a block from `{` to a `}` at the line's beginning. */
+/* Reading scenario files. Line by line; bytes stand in blocks of lines that begin with `|` (CRLF is
+ * added) or `+` (as it is), JSON in a block from `{` to a `}` at the line's beginning. */
 #include "fakes/script.h"
 
 #include <ctype.h>
@@ -82,7 +82,8 @@ append_macro(struct reader *r, struct buf *out, const char *name)
             buf_append_str(out, r->tokens[i].text);
             return;
         }
-    if (sscanf(name, "HELLO-%15[a-z]:%511s", option, arg) == 2 || sscanf(name, "HELLO:%511s", arg) == 1 || strcmp(name, "HELLO") == 0) {
+    if (sscanf(name, "HELLO-%15[a-z]:%511s", option, arg) == 2 ||
+        sscanf(name, "HELLO:%511s", arg) == 1 || strcmp(name, "HELLO") == 0) {
         char *hello = hello_build(arg[0] ? arg : NULL, option[0] ? option : NULL, &len);
         buf_append(out, hello, len);
         free(hello);
@@ -153,7 +154,8 @@ read_bytes(struct reader *r, struct step *s)
         broken(r, "no bytes follow");
 }
 
-/* The JSON that follows: from `{` or `[` on this line to a line that is its end. One line alone is fine too. */
+/* The JSON that follows: from `{` or `[` on this line to a line that is its end. One line alone is
+ * fine too. */
 static char *
 read_json(struct reader *r, const char *begin)
 {
@@ -227,10 +229,14 @@ read_duration(struct reader *r, const char *text)
 static void
 read_wire_line(struct reader *r, const char *wire, char *rest)
 {
-    static const struct { const char *word; enum step_kind kind; } verbs[] = {
-        {">", STEP_SEND}, {"<", STEP_EXPECT}, {"fin", STEP_FIN}, {"reset", STEP_RESET}, {"window", STEP_WINDOW},
-        {"refused", STEP_REFUSED}, {"closed", STEP_CLOSED}, {"open", STEP_OPEN}, {"silent", STEP_SILENT}, {"cut", STEP_CUT},
-        {"eof", STEP_EOF}, {"count", STEP_COUNT},
+    static const struct {
+        const char *word;
+        enum step_kind kind;
+    } verbs[] = {
+        {">", STEP_SEND},        {"<", STEP_EXPECT},      {"fin", STEP_FIN},
+        {"reset", STEP_RESET},   {"window", STEP_WINDOW}, {"refused", STEP_REFUSED},
+        {"closed", STEP_CLOSED}, {"open", STEP_OPEN},     {"silent", STEP_SILENT},
+        {"cut", STEP_CUT},       {"eof", STEP_EOF},       {"count", STEP_COUNT},
     };
     char verb[16] = "";
     int used = 0;
@@ -290,7 +296,8 @@ copy_text(const char *text)
     return text ? mem_strdup(text) : NULL;
 }
 
-/* What is said after a `generation` line is in force from the next `reload` on; the rest stays as it was. */
+/* What is said after a `generation` line is in force from the next `reload` on; the rest stays as
+ * it was. */
 static void
 begin_generation(struct reader *r)
 {
@@ -306,7 +313,8 @@ begin_generation(struct reader *r)
     g->listener_token = copy_text(old->listener_token);
     g->policy_count = old->policy_count;
     for (size_t i = 0; i < old->policy_count; i++)
-        g->policies[i] = (struct document){mem_strdup(old->policies[i].name), mem_strdup(old->policies[i].text)};
+        g->policies[i] =
+            (struct document){mem_strdup(old->policies[i].name), mem_strdup(old->policies[i].text)};
 }
 
 static void
@@ -350,10 +358,14 @@ read_description(struct reader *r, const char *word, const char *rest)
 static void
 read_step(struct reader *r, const char *word, char *rest)
 {
-    static const struct { const char *word; enum step_kind kind; } verbs[] = {
-        {"client", STEP_CONNECT}, {"dns", STEP_DNS}, {"dial", STEP_DIALS}, {"recorder", STEP_RECORDER}, {"wait", STEP_WAIT},
-        {"record", STEP_RECORD}, {"quiet", STEP_QUIET}, {"none", STEP_NONE}, {"reload", STEP_RELOAD}, {"drain", STEP_DRAIN},
-        {"drained", STEP_DRAINED}, {"stop", STEP_STOP},
+    static const struct {
+        const char *word;
+        enum step_kind kind;
+    } verbs[] = {
+        {"client", STEP_CONNECT},    {"dns", STEP_DNS},         {"dial", STEP_DIALS},
+        {"recorder", STEP_RECORDER}, {"wait", STEP_WAIT},       {"record", STEP_RECORD},
+        {"quiet", STEP_QUIET},       {"none", STEP_NONE},       {"reload", STEP_RELOAD},
+        {"drain", STEP_DRAIN},       {"drained", STEP_DRAINED}, {"stop", STEP_STOP},
     };
     if (strcmp(word, "effects") == 0) {
         read_effects(r);
@@ -388,7 +400,8 @@ script_read(const char *path)
     const char *slash = strrchr(path, '/');
     snprintf(s->name, sizeof s->name, "%s", slash ? slash + 1 : path);
     s->name[strcspn(s->name, ".")] = '\0';
-    r->tokens[r->token_count++] = (struct document){mem_strdup("TOKEN"), tokens_mint("{\"sub\":\"sbx-1\",\"policy\":\"p\"}", "k1")};
+    r->tokens[r->token_count++] = (struct document){
+        mem_strdup("TOKEN"), tokens_mint("{\"sub\":\"sbx-1\",\"policy\":\"p\"}", "k1")};
     begin_generation(r);
     while (next_line(r)) {
         char word[32] = "";

@@ -40,7 +40,8 @@ read_settings(const struct generation *g, struct settings *ret, struct err *err)
     return result;
 }
 
-/* Names of policy blobs must live as long as the snapshot, so they are kept in the generation's documents. */
+/* Names of policy blobs must live as long as the snapshot, so they are kept in the generation's
+ * documents. */
 static int
 stage_generation(struct staged *st, const struct script *s, size_t i, struct err *err)
 {

@@ -1,5 +1,5 @@
-/* Streams and listeners over wires. Readiness is told level-triggered, exactly when the product wants it; TLS is not
- * played here (the system tests do). */
+/* Streams and listeners over wires. Readiness is told level-triggered, exactly when the product
+ * wants it; TLS is not played here (the system tests do). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ struct stream {
     stream_fn *on_event;
     void *owner;
     bool want_read, want_write;
-    bool failed;      /* a read has found the reset; STREAM_FAILED follows unless the stream is freed */
+    bool failed; /* a read has found the reset; STREAM_FAILED follows unless the stream is freed */
     bool told_failed;
     struct timer deadline;
 };
@@ -348,7 +348,8 @@ fire_listener(void *object)
 }
 
 struct listener *
-listener_new(struct loop *l, int fd, bool exclusive, void (*on_accept)(void *owner, int fd), void *owner)
+listener_new(struct loop *l, int fd, bool exclusive, void (*on_accept)(void *owner, int fd),
+             void *owner)
 {
     (void)l, (void)exclusive;
     struct listener *ln = mem_zalloc(sizeof *ln);

@@ -1,5 +1,5 @@
-/* The issuer of the scenarios: two keys made when the program starts ("k1", known to the proxy, and "k2", which is not), and
- * tokens by the product's own mint. */
+/* The issuer of the scenarios: two keys made when the program starts ("k1", known to the proxy, and
+ * "k2", which is not), and tokens by the product's own mint. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,7 @@
 
 static char *private_pem[2], *jwks;
 
-static void __attribute__((noreturn))
-fatal(const struct err *err)
+static void __attribute__((noreturn)) fatal(const struct err *err)
 {
     fprintf(stderr, "scenario: %s\n", err->text);
     exit(2);
@@ -24,7 +23,8 @@ tokens_init(void)
 {
     struct err err = {0};
     char *jwk[2];
-    if (mint_key(JWA_ES256, "k1", &private_pem[0], &jwk[0], &err) < 0 || mint_key(JWA_ES256, "k2", &private_pem[1], &jwk[1], &err) < 0 ||
+    if (mint_key(JWA_ES256, "k1", &private_pem[0], &jwk[0], &err) < 0 ||
+        mint_key(JWA_ES256, "k2", &private_pem[1], &jwk[1], &err) < 0 ||
         mint_jwks_add(NULL, jwk[0], &jwks, &err) < 0)
         fatal(&err);
     free(jwk[0]);
@@ -56,7 +56,8 @@ resolve_times(json_t *claims)
     {
         const char *text = json_string_value(value);
         if (text && strncmp(text, "now", 3) == 0 && (!text[3] || text[3] == '+' || text[3] == '-'))
-            json_object_set_new(claims, name, json_integer(WORLD_START_S + strtoll(text + 3, NULL, 10)));
+            json_object_set_new(claims, name,
+                                json_integer(WORLD_START_S + strtoll(text + 3, NULL, 10)));
     }
 }
 
@@ -79,7 +80,8 @@ tokens_mint(const char *claims_json, const char *kid)
     char *text = json_dumps(claims, JSON_COMPACT);
     int key = strcmp(kid, "k2") == 0 || strcmp(kid, "forged") == 0;
     /* "forged": the name of a known key over somebody else's signature. */
-    if (mint_token(slice_str(private_pem[key]), key && strcmp(kid, "forged") == 0 ? "k1" : kid, text, &token, &err) < 0)
+    if (mint_token(slice_str(private_pem[key]), key && strcmp(kid, "forged") == 0 ? "k1" : kid,
+                   text, &token, &err) < 0)
         fatal(&err);
     json_decref(claims);
     free(text);

@@ -1,6 +1,7 @@
-/* The far side of the fake network, as the scenario runner sees it. The files beside this one implement the symbols of
- * include/sallyport/net without a socket and with virtual time; they are linked instead of src/net. There is one world a
- * process: world_reset() before each play, world_check_empty() after it. Single-threaded, deterministic. */
+/* The far side of the fake network, as the scenario runner sees it. The files beside this one
+ * implement the symbols of include/sallyport/net without a socket and with virtual time; they are
+ * linked instead of src/net. There is one world a process: world_reset() before each play,
+ * world_check_empty() after it. Single-threaded, deterministic. */
 #ifndef TESTS_FAKES_WORLD_H
 #define TESTS_FAKES_WORLD_H
 
@@ -18,7 +19,8 @@
 #define WORLD_EFFECTS_MAX 4096
 #define WORLD_TURNS_MAX 20000 /* turns without rest: somebody is told the same thing for ever */
 
-/* Everything that can fire in a turn: streams, listeners, lookups, dials, channels. Freed at the end of the turn. */
+/* Everything that can fire in a turn: streams, listeners, lookups, dials, channels. Freed at the
+ * end of the turn. */
 struct pollee {
     struct list_node node;
     bool (*fire)(void *object); /* true: something happened */
@@ -26,10 +28,18 @@ struct pollee {
     bool dead;
 };
 void pollee_add(struct pollee *s, bool (*fire)(void *), void *object);
-void pollee_drop(struct pollee *s, void (*free_fn)(void *)); /* dead now, freed (s->object) at the end of the turn */
+void pollee_drop(struct pollee *s,
+                 void (*free_fn)(void *)); /* dead now, freed (s->object) at the end of the turn */
 
 /* What the product did that somebody outside could notice, in order. */
-enum effect_kind { EFFECT_RECORD = 1, EFFECT_KEPT, EFFECT_QUERY, EFFECT_DIAL, EFFECT_UPSTREAM, EFFECT_CLIENT };
+enum effect_kind {
+    EFFECT_RECORD = 1,
+    EFFECT_KEPT,
+    EFFECT_QUERY,
+    EFFECT_DIAL,
+    EFFECT_UPSTREAM,
+    EFFECT_CLIENT
+};
 struct effect {
     enum effect_kind kind;
     char *text;       /* a record's JSON object; a name; "address:port"; a wire's name */
@@ -40,12 +50,12 @@ void effect_add(enum effect_kind kind, const char *text, uint64_t ticket, const 
 
 /* One connection; the scenario holds the other end. */
 struct wire {
-    char name[12];           /* "c1", "u1" */
-    int fd;                  /* a number that no descriptor of this process has */
+    char name[12]; /* "c1", "u1" */
+    int fd;        /* a number that no descriptor of this process has */
     bool upstream;
     struct addr peer;
     uint16_t peer_port;
-    struct stream *stream;   /* the product's end, while there is one */
+    struct stream *stream; /* the product's end, while there is one */
     struct buf to_product;
     bool fin_in, rst_in;
     struct buf from_product; /* not yet expected by the scenario */
@@ -58,14 +68,15 @@ struct wire {
 struct world {
     struct loop *loop;
     int64_t mono_ms, wall_us;
-    struct wire *wires[WORLD_WIRES_MAX];
     size_t wire_count, client_count, upstream_count;
-    struct effect effects[WORLD_EFFECTS_MAX];
     size_t effect_count;
-    size_t live;             /* streams, listeners, lookups, dials, timers, channels, resolvers that exist */
-    size_t read_max;         /* bytes of one stream_read or stream_write: 0 is unlimited */
-    bool fail_event;         /* a reset is told as STREAM_FAILED instead of as readable */
-    char fault[256];         /* the product broke the network layer's contract */
+    size_t live; /* streams, listeners, lookups, dials, timers, channels, resolvers that exist */
+    size_t read_max; /* bytes of one stream_read or stream_write: 0 is unlimited */
+    bool fail_event; /* a reset is told as STREAM_FAILED instead of as readable */
+    char fault[256]; /* the product broke the network layer's contract */
+    /* What is in use is told by the counts: these need no clearing between plays. */
+    struct wire *wires[WORLD_WIRES_MAX];
+    struct effect effects[WORLD_EFFECTS_MAX];
 };
 extern struct world world;
 
@@ -87,8 +98,15 @@ enum dns_kind { DNS_FAIL = 0, DNS_ANSWER, DNS_HOLD };
 void world_dns(const char *name, enum dns_kind kind, const struct answers *answers, uint32_t ttl_s);
 
 /* Connects, by address and port (0: any). Everything is accepted at once by default. */
-enum connect_kind { CONNECT_OK = 0, CONNECT_REFUSED, CONNECT_UNREACHABLE, CONNECT_TIMEOUT, CONNECT_HOLD };
-void world_connects(const struct addr *address, uint16_t port, enum connect_kind kind, int64_t after_ms);
+enum connect_kind {
+    CONNECT_OK = 0,
+    CONNECT_REFUSED,
+    CONNECT_UNREACHABLE,
+    CONNECT_TIMEOUT,
+    CONNECT_HOLD
+};
+void world_connects(const struct addr *address, uint16_t port, enum connect_kind kind,
+                    int64_t after_ms);
 
 /* The recorder at the other end of the journal's channel. */
 enum recorder_kind {
