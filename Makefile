@@ -170,7 +170,3 @@ bench: ## measure against squid and tinyproxy on loopback, medians of interleave
 	@tools/deps bench
 	@$(SUBMAKE) -j$(JOBS) build/sallyport build/bench/load build/bench/origin
 	@PATH="$$PATH:/usr/sbin" bench/run $(BENCH_FLAGS)
-# Of the network layer the scenarios keep what is pure: reading and writing DNS messages.
-PURE_NET := $(OUT)/net/dns_query.o
-NONET_OBJ += $(PURE_NET)
-$(OUT)/tests/scenario: $(PURE_NET)
