@@ -71,6 +71,8 @@ tally_record(const struct log_seen *s)
         t.denied = 1;
     else if (log_seen_is(s, "event", "decision") && log_seen_is(s, "decision", "allow"))
         t.allowed = 1;
+    else if (log_seen_is(s, "event", "close") && log_seen_is(s, "cause", "refused"))
+        t = (struct tally){0}; /* its decision record has counted */
     else if (log_seen_is(s, "event", "close") && reason.ptr && !slice_is(reason, "ok"))
         t.failed = 1;
     if (log_seen_is(s, "event", "close")) {

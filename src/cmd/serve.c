@@ -16,7 +16,7 @@
 #define DEV_KID "dev"
 #define DEV_TTL_S 86400
 #define DENY_ALL "{\"version\": 1, \"networking\": {\"type\": \"limited\", \"allowed_hosts\": []}}\n"
-#define USAGE "usage: sallyport serve [--config FILE] [OPTIONS]"
+#define USAGE "sallyport serve [--config FILE] [OPTIONS]"
 
 struct serve_flags {
     bool help, dev;

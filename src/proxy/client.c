@@ -136,6 +136,9 @@ client_take(struct client *c, struct buf *ret_in)
     struct stream *s = steal(&c->stream);
     *ret_in = c->in;
     buf_init(&c->in, 0);
+    /* Counted before the client is gone, so that accepting does not go on for a moment too many. */
+    c->exchange->detached = true;
+    c->proxy->tunnels++;
     c->exchange = NULL;
     client_free(c);
     return s;

@@ -136,6 +136,7 @@ exchange_finish(struct exchange *x, const char *cause)
     if (x->reason != REASON_TOKEN_MISSING)
         account_close(x);
     exchange_enter(x, EXCHANGE_DONE);
+    x->proxy->tunnels -= x->detached;
     list_remove(&x->proxy->exchanges, &x->node);
     loop_free_later(x->proxy->loop, x, free_memory);
     proxy_settle(x->proxy);
@@ -639,7 +640,6 @@ start_tunnel(struct exchange *x)
     const char *established = x->kind == EXCHANGE_CONNECT ? "HTTP/1.1 200 Connection established\r\n\r\n" : "";
     struct buf from_client;
     x->status = x->kind == EXCHANGE_CONNECT ? 200 : 0;
-    x->client->exchange = NULL;
     struct stream *client = client_take(steal(&x->client), &from_client);
     tunnel_start(x, client, &from_client, slice_str(established));
 }

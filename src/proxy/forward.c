@@ -254,9 +254,26 @@ choose_response_framing(struct forward *f)
     f->client_stays = modern && f->x->head.persistent && !f->x->proxy->draining && f->response_kind != BODY_TO_EOF;
 }
 
+/* A parent's refusal is relayed with its reason; a 407 of the parent is about our credential, not the client's. */
+static bool
+is_parent_refusal(struct forward *f)
+{
+    struct exchange *x = f->x;
+    if (!snapshot_settings(x->snapshot)->parent_url)
+        return false;
+    enum reason r = parent_verdict(&f->response);
+    if (r == REASON_OK)
+        return false;
+    x->verdict.source = SOURCE_PARENT;
+    exchange_fail(x, r, PARENT_DETAIL);
+    return true;
+}
+
 static bool
 take_final_head(struct forward *f)
 {
+    if (is_parent_refusal(f))
+        return false;
     choose_response_framing(f);
     if (!f->request_done)
         f->client_stays = false; /* an early answer: what is left of the request is not worth waiting for */

@@ -8,7 +8,6 @@
 #include "sallyport/tls/context.h"
 
 #define PARENT_HEAD_MAX 32768
-#define PARENT_DETAIL "the proxy that this one goes through refused"
 
 struct parent {
     struct exchange *x;
@@ -77,14 +76,21 @@ done(struct parent *p)
     on_ready(x);
 }
 
+enum reason
+parent_verdict(const struct head *answer)
+{
+    size_t n = 0;
+    struct slice named = head_field(answer, "x-deny-reason", &n);
+    enum reason r = n == 1 ? reason_from_text(named) : REASON_UNDECIDED;
+    return r != REASON_UNDECIDED && answer->status >= 400 && answer->status != 407 && reason_status(r) >= 400 ? r : REASON_OK;
+}
+
 /* What the parent said, in our words: its reason where it names one that we know, else by its status. */
 static enum reason
 reason_of_answer(const struct head *head)
 {
-    size_t n = 0;
-    struct slice named = head_field(head, "x-deny-reason", &n);
-    enum reason r = n == 1 ? reason_from_text(named) : REASON_UNDECIDED;
-    if (r != REASON_UNDECIDED && r != REASON_OK && reason_status(r) >= 400 && head->status != 407)
+    enum reason r = parent_verdict(head);
+    if (r != REASON_OK)
         return r;
     if (head->status == 403)
         return REASON_HOST_NOT_ALLOWED;

@@ -92,14 +92,29 @@ pool_take(struct pool *p, const struct exchange *x, struct addr *ret_address)
     return s;
 }
 
+static size_t
+chain_length(const struct idle *i)
+{
+    size_t n = 0;
+    for (; i; i = i->next)
+        n++;
+    return n;
+}
+
 void
 pool_put(struct pool *p, const struct exchange *x, struct stream *s)
 {
+    char *key = key_of(x);
+    if (chain_length(map_get(p->by_key, slice_str(key))) >= POOL_PER_KEY) {
+        stream_free(s);
+        free(key);
+        return;
+    }
     if (p->all.count >= POOL_MAX)
         drop(list_entry(list_first(&p->all), struct idle, node));
     struct idle *i = mem_zalloc(sizeof *i);
     i->pool = p;
-    i->key = key_of(x);
+    i->key = key;
     i->stream = s;
     i->address = x->address;
     i->next = map_remove(p->by_key, slice_str(i->key));

@@ -190,7 +190,7 @@ listener_named(const struct snapshot *s, const char *name)
 size_t
 proxy_connections(const struct proxy *p)
 {
-    return p->clients.count + p->exchanges.count;
+    return p->clients.count + p->dns.count + p->tunnels;
 }
 
 static void

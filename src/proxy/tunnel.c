@@ -54,6 +54,8 @@ abort_tunnel(struct tunnel *t, bool by_client)
 static void
 update_interest(struct tunnel *t)
 {
+    buf_release(&t->client.held);
+    buf_release(&t->server.held);
     bool up_blocked = buf_len(&t->client.held) > 0 && t->peek == PEEK_DONE, down_blocked = buf_len(&t->server.held) > 0;
     bool read_client = !t->client.eof && (t->peek != PEEK_DONE || !up_blocked);
     bool read_server = !t->server.eof && !down_blocked && (t->peek == PEEK_DONE || t->peek == PEEK_OPAQUE);
@@ -162,7 +164,6 @@ begin_relay(struct tunnel *t)
     t->peek = PEEK_DONE;
     stream_set_deadline(t->client.stream, 0);
     exchange_enter(x, EXCHANGE_RELAYING);
-    arena_free(steal(&x->arena));
     if (buf_len(&t->client.held) && !count(t, true, buf_len(&t->client.held)))
         return;
     pump(t, &t->client, &t->server);
@@ -422,6 +423,7 @@ tunnel_new(struct exchange *x, struct stream *client, struct buf *from_client)
     stream_set_owner(t->client.stream, on_client, t);
     stream_set_owner(t->server.stream, on_server, t);
     x->tunnel = t;
+    arena_free(steal(&x->arena)); /* the head has served; an idle tunnel keeps nothing of it */
     return t;
 }
 

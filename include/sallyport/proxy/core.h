@@ -44,6 +44,7 @@ struct proxy {
     struct list clients;         /* connections that are not (yet) tunnels */
     struct list dns;             /* DNS connections over TCP */
     struct list exchanges;       /* all that have not finished */
+    size_t tunnels;              /* exchanges that have taken their client's stream */
     struct pool *pool;           /* idle upstream connections of plain HTTP */
     struct timer tick;           /* expiry and idle limits of live exchanges */
     SSL_CTX *parent_tls;         /* towards an https:// parent; made once a snapshot */

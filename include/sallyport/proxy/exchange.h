@@ -69,6 +69,7 @@ struct exchange {
     uint16_t status;                 /* of the answer that the client got */
     const char *cause;               /* static text */
     char *sni;                       /* of the hello; heap, NULL */
+    bool detached;                   /* the client's stream is ours: counted in proxy.tunnels */
     bool has_target, decided, holds_tunnel, pooled, retried;
     bool denied_in_tunnel;           /* refused after the 200 */
 };

@@ -17,6 +17,9 @@ struct slice parent_authorization(struct exchange *x, struct arena *arena);
  * exchange_fail. */
 void parent_start(struct exchange *x, void (*on_ready)(struct exchange *x));
 void parent_free(struct parent *p);
+/* The parent's refusal of a plain request, where its answer is one (it names a reason that we know); else REASON_OK. */
+enum reason parent_verdict(const struct head *answer);
+#define PARENT_DETAIL "the proxy that this one goes through refused"
 /* The parent's endpoint at an address that its name or literal led to: from the configuration, exempt from the guard. */
 struct endpoints *parent_endpoints(const struct exchange *x, const struct addr *address);
 

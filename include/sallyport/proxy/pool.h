@@ -6,7 +6,8 @@
 #include "sallyport/proxy/exchange.h"
 
 #define POOL_MAX 1024        /* connections a worker */
-#define POOL_IDLE_MS 30000
+#define POOL_PER_KEY 4       /* idle ones to one host of one sandbox; a burst does not leave more behind */
+#define POOL_IDLE_MS 5000
 
 struct pool *pool_new(struct loop *loop);
 void pool_free(struct pool *p);
