@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "sallyport/base/mem.h"
+#include "sallyport/policy/bulk.h"
 #include "sallyport/policy/guard.h"
 
 #define DOCUMENT_DEPTH 8
@@ -17,18 +18,12 @@ static const char *const document_members[] = {
 
 /* ---- parts that both readers use ---- */
 
-int
-document_entry(const struct policy_context *c, const struct json_at *at, enum entry_use use, struct host_entry *ret,
-               struct err *err)
+static int
+read_entry(const struct policy_context *c, struct slice text, const struct json_at *at, enum entry_use use,
+           struct host_entry *ret, struct err *err)
 {
-    const char *text = NULL;
     char why[ENTRY_WHY_SIZE];
-
-    if (json_get_string(at, &text, err) < 0)
-        return -1;
-    if (!text)
-        return json_fail(at, err, "expected a host entry (\"api.example.com\", \"*.example.com\", \"db.example.com:5432\")");
-    if (!host_entry_parse(slice_str(text), ret, why))
+    if (!host_entry_parse(text, ret, why))
         return json_fail(at, err, "the entry %s", why);
     if (use == ENTRY_OPENS && ret->host.kind != HOST_NAME && !context_literal_may_load(c, &ret->host))
         return json_fail(at, err, "%s is %s; the operator must open it in upstream.allow_addresses first",
@@ -37,22 +32,62 @@ document_entry(const struct policy_context *c, const struct json_at *at, enum en
 }
 
 int
-document_hosts(const struct policy_context *c, const struct json_at *at, enum entry_use use, struct hosts **ret,
+document_entry(const struct policy_context *c, const struct json_at *at, enum entry_use use, struct host_entry *ret,
                struct err *err)
 {
+    const char *text = NULL;
+    if (json_get_string(at, &text, err) < 0)
+        return -1;
+    if (!text)
+        return json_fail(at, err, "expected a host entry (\"api.example.com\", \"*.example.com\", \"db.example.com:5432\")");
+    return read_entry(c, slice_str(text), at, use, ret, err);
+}
+
+static int
+too_many(const struct json_at *at, struct err *err)
+{
+    return json_fail(at, err, "has more than %d entries", HOSTS_MAX);
+}
+
+/* A long list, out of the text of the document. */
+static int
+read_bulk(const struct policy *p, const struct json_at *at, struct slice list, enum entry_use use, struct hosts *h,
+          struct err *err)
+{
+    struct slice text;
+    struct host_entry e;
+    hosts_reserve(h, list.len / 32); /* usual entries are about that long, with quotes and comma */
+    for (uint32_t i = 0; bulk_next(&list, &text); i++) {
+        struct json_at element = {.index = i, .parent = at};
+        if (i == HOSTS_MAX)
+            return too_many(at, err);
+        if (read_entry(p->context, text, &element, use, &e, err) < 0)
+            return -1;
+        hosts_add(h, &e, i);
+    }
+    hosts_seal(h);
+    return 0;
+}
+
+int
+document_hosts(const struct policy *p, const struct json_at *at, enum entry_use use, struct hosts **ret, struct err *err)
+{
+    struct slice list;
     *ret = hosts_new();
     if (!at->value)
         return 0;
     if (json_want_array(at, err) < 0)
         return -1;
+    if (bulk_find(p->bulk, at->value, &list))
+        return read_bulk(p, at, list, use, *ret, err);
     size_t count = json_array_size(at->value);
     if (count > HOSTS_MAX)
-        return json_fail(at, err, "has %zu entries; at most %d", count, HOSTS_MAX);
+        return too_many(at, err);
     hosts_reserve(*ret, count);
     for (size_t i = 0; i < count; i++) {
         struct json_at element = json_element(at, i);
         struct host_entry e;
-        if (document_entry(c, &element, use, &e, err) < 0)
+        if (document_entry(p->context, &element, use, &e, err) < 0)
             return -1;
         hosts_add(*ret, &e, (uint32_t)i);
     }
@@ -129,7 +164,7 @@ read_networking(struct policy *p, const struct json_at *at, struct err *err)
     }
     if (json_want_object(at, err) < 0 || json_only_members(at, members, err) < 0 ||
         document_word(&type, types, &chosen, err) < 0 ||
-        document_hosts(p->context, &hosts, ENTRY_OPENS, &p->allowed, err) < 0 ||
+        document_hosts(p, &hosts, ENTRY_OPENS, &p->allowed, err) < 0 ||
         json_get_bool(&mcp, &p->mcp_on, err) < 0 || json_get_bool(&managers, &p->managers_on, err) < 0)
         return -1;
     p->has_networking = true;
@@ -207,8 +242,8 @@ read_inspect(struct policy *p, const struct json_at *at, struct err *err)
     if (at->value && (json_want_object(at, err) < 0 || json_only_members(at, members, err) < 0))
         return -1;
     if (document_word(&mode, modes, &chosen, err) < 0 ||
-        document_hosts(p->context, &hosts, ENTRY_NAMES, &p->inspect_hosts, err) < 0 ||
-        document_hosts(p->context, &pass, ENTRY_NAMES, &p->passthrough, err) < 0)
+        document_hosts(p, &hosts, ENTRY_NAMES, &p->inspect_hosts, err) < 0 ||
+        document_hosts(p, &pass, ENTRY_NAMES, &p->passthrough, err) < 0)
         return -1;
     if (chosen > (int)p->context->inspect)
         return json_fail(&mode, err, "the operator's inspect.mode is \"%s\"; a policy cannot ask for more",
@@ -263,7 +298,7 @@ read_document(struct policy *p, const struct json_at *root, enum policy_origin o
 
     if (json_want_object(root, err) < 0 || json_only_members(root, document_members, err) < 0 ||
         read_version(root, err) < 0 || read_networking(p, &networking, err) < 0 || read_managers(p, root, err) < 0 ||
-        document_hosts(p->context, &blocked, ENTRY_NAMES, &p->blocked, err) < 0 || read_inspect(p, &inspect, err) < 0 ||
+        document_hosts(p, &blocked, ENTRY_NAMES, &p->blocked, err) < 0 || read_inspect(p, &inspect, err) < 0 ||
         document_word(&mcp_default, fallbacks, &fallback, err) < 0)
         return -1;
     if (origin == POLICY_TOKEN && privates.value)
@@ -275,31 +310,40 @@ read_document(struct policy *p, const struct json_at *root, enum policy_origin o
     return document_check_sight(p, root, err);
 }
 
+/* Reads what the JSON reader made of the document, or of the document without its long lists. */
+static int
+read_text(struct policy *p, struct slice json, enum policy_origin origin, struct err *err)
+{
+    struct bulk bulk;
+    bulk_cut(json, BULK_ENTRIES_MIN, &bulk);
+    json_t *value = json_read(bulk.text ? slice_of(bulk.text, bulk.len) : json, p->file, DOCUMENT_DEPTH, err);
+    int result = -1;
+    if (value) {
+        struct json_at root = json_root(value, p->file);
+        p->bulk = &bulk;
+        result = read_document(p, &root, origin, err);
+        p->bulk = NULL;
+    }
+    json_decref(value);
+    bulk_done(&bulk);
+    return result;
+}
+
 struct policy *
 policy_compile(struct slice json, const char *name, const char *file, enum policy_origin origin,
                struct policy_context *context, struct err *err)
 {
     struct policy *p = policy_deny_all(context, name);
+    int result = 0;
     free(p->file);
     p->file = mem_strdup(file ? file : name);
     sha256_hex(json, p->sha256);
-    if (json.len == 0)
-        return p; /* an empty policy denies everything */
-    if (json.len > POLICY_TEXT_MAX) {
-        err_invalid(err, "%s: has %zu bytes; a policy has at most %u", p->file, json.len, POLICY_TEXT_MAX);
-        policy_unref(p);
-        return NULL;
-    }
-    json_t *value = json_read(json, p->file, DOCUMENT_DEPTH, err);
-    if (!value) {
-        policy_unref(p);
-        return NULL;
-    }
-    struct json_at root = json_root(value, p->file);
-    if (read_document(p, &root, origin, err) < 0) {
-        policy_unref(p);
-        p = NULL;
-    }
-    json_decref(value);
-    return p;
+    if (json.len > POLICY_TEXT_MAX)
+        result = err_invalid(err, "%s: has %zu bytes; a policy has at most %u", p->file, json.len, POLICY_TEXT_MAX);
+    else if (json.len > 0) /* an empty policy denies everything */
+        result = read_text(p, json, origin, err);
+    if (result == 0)
+        return p;
+    policy_unref(p);
+    return NULL;
 }

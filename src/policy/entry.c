@@ -58,6 +58,18 @@ has_byte_outside_ascii(struct slice s)
     return false;
 }
 
+/* A bare name, as nearly all entries of long lists are: nothing to take off and nothing to explain. */
+static bool
+is_bare(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.ptr[i];
+        if (c > 0x7e || c == ':' || c == '/' || c == '*')
+            return false;
+    }
+    return true;
+}
+
 static bool
 refuse_unicode(struct slice name, char why[ENTRY_WHY_SIZE])
 {
@@ -161,7 +173,7 @@ judge_host(struct slice text, struct host_entry *e, char why[ENTRY_WHY_SIZE])
             return refuse(why, "is a wildcard on an address; addresses match only literally");
         return true;
     }
-    if (!host_alabels_ok(host_slice(&e->host)))
+    if (memchr(e->host.text, '-', e->host.len) && !host_alabels_ok(host_slice(&e->host)))
         return refuse(why, "has an xn-- label that stands for no internationalised label");
     if (e->suffix && psl_is_public_suffix2(psl_builtin(), e->host.text, PSL_TYPE_ICANN))
         return refuse(why, "is a wildcard on a public suffix, below which anybody can register names");
@@ -178,6 +190,8 @@ host_entry_parse(struct slice text, struct host_entry *ret, char why[ENTRY_WHY_S
     ret->host.kind = HOST_NONE;
     if (text.len == 0)
         return refuse(why, "is empty; expected a host");
+    if (is_bare(text))
+        return judge_host(text, ret, why);
     if (!take_scheme(&text, ret, why) || !take_path(&text, ret, why) || !take_port(&text, ret, why) ||
         !take_star(&text, ret, why))
         return false;

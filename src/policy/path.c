@@ -117,6 +117,7 @@ resolve(char *text, size_t len, size_t *ret_len)
         case SEGMENT_DOT:
             break;
         case SEGMENT_PLAIN:
+            had_empty |= s.ptr[0] == ';'; /* empty to a server that drops path parameters */
             text[out++] = '/';
             memmove(text + out, s.ptr, s.len);
             out += s.len;

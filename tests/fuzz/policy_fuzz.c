@@ -1,10 +1,12 @@
 /* Policy documents. Held here: a document loads or says why with its file in front; what loads can be asked, linted and listed;
- * and a token's document never gets report mode or private addresses. */
+ * a token's document never gets report mode; and a document with its lists cut out is JSON exactly when it was before. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "sallyport/base/json.h"
+#include "sallyport/policy/bulk.h"
 #include "sallyport/policy/decide.h"
 #include "sallyport/policy/lint.h"
 #include "sallyport/policy/scope.h"
@@ -49,6 +51,28 @@ on_row(void *ctx, const struct scope_row *row)
     assert(row->host[0] && row->where[0]);
 }
 
+static void
+check_bulk(struct slice json)
+{
+    struct bulk b;
+    struct err err;
+    bulk_cut(json, 1, &b);
+    if (b.count > 0) {
+        json_t *whole = json_read(json, "whole", 200, &err), *cut = json_read(slice_of(b.text, b.len), "cut", 202, &err);
+        assert(!whole == !cut);
+        json_decref(whole);
+        json_decref(cut);
+        for (size_t i = 0; i < b.count; i++) {
+            struct slice list = b.lists[i], entry;
+            size_t entries = 0;
+            while (bulk_next(&list, &entry))
+                entries++;
+            assert(entries > 0 && list.len < json.len);
+        }
+    }
+    bulk_done(&b);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -62,6 +86,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     enum policy_origin origin = data[0] & 4 ? POLICY_TOKEN : POLICY_FILE;
     if (!contexts[mode])
         contexts[mode] = context(mode);
+    check_bulk(slice_of(data + 1, size - 1));
     struct policy *p = policy_compile(slice_of(data + 1, size - 1), "fuzz", "fuzz.json", origin, contexts[mode], &err);
     if (!p) {
         assert(err.kind == ERR_INVALID && strncmp(err.text, "fuzz.json", 9) == 0);

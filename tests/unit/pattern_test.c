@@ -92,7 +92,7 @@ TEST(paths_are_resolved_once)
         {"/", "/"}, {"/a", "/a"}, {"/a/", "/a/"}, {"/a?b=../..", "/a"}, {"/?", "/"}, {"/a/.", "/a/"}, {"/a/./b", "/a/b"}, {"/a/b/..", "/a/"},
         {"/a/b/../c", "/a/c"}, {"/a/../b/../c", "/c"}, {"/a/..", "/"}, {"/%61", "/a"}, {"/%2e/a", "/a"}, {"/a/%2e%2e/b", "/b"}, {"/a/.%2E/b", "/b"},
         {"//a", "/a"}, {"/a//b", "/a/b"}, {"/a///", "/a/"}, {"/...", "/..."}, {"/a..b/..c", "/a..b/..c"}, {"/.a", "/.a"}, {"/a%20b", "/a b"}, {"/100%25", "/100%"},
-        {"/%C3%BC", "/\xc3\xbc"}, {"/a;x=1/b", "/a;x=1/b"}, {"/a%3Fb", "/a?b"}, {"/%ff", "/\xff"},
+        {"/%C3%BC", "/\xc3\xbc"}, {"/a;x=1/b", "/a;x=1/b"}, {"/a%3Fb", "/a?b"}, {"/a/;x=1", "/a/;x=1"}, {"/%ff", "/\xff"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         check_path(rows[i].path, rows[i].wanted);
@@ -101,7 +101,7 @@ TEST(paths_are_resolved_once)
 TEST(what_still_looks_like_a_traversal_is_refused)
 {
     static const char *const bad[] = {"", "a", "*", "/..", "/../a", "/a/../../b", "/%2e%2e", "/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a/..%5c", "/%252e", "/%2561", "/a%00",
-                                      "/a%0ab", "/%", "/%4", "/%4g", "/%u002e", "/a/..;/b", "/a/.;x/b", "/a/..%3bx/b", "/a/.. /b", "/a/..%20/b", "/a//../b", "/a//b/../../c", "/a#b",
+                                      "/a%0ab", "/%", "/%4", "/%4g", "/%u002e", "/a/..;/b", "/a/.;x/b", "/a/..%3bx/b", "/a/.. /b", "/a/..%20/b", "/a//../b", "/a//b/../../c", "/a/;x/../../b", "/;x/..", "/a#b",
                                       "/%c0%ae", "/%c1%9c", "/%e0%80%af", "/%f0%80%80%af", "/a%7f", "/%25%32%65", "/a\x01"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         check_path(bad[i], NULL);

@@ -224,6 +224,76 @@ TEST(the_whole_example_loads_where_everything_is_on)
     }
 }
 
+/* A list long enough to be cut out of the document, with `odd` as its entry in the middle and `tail` behind the networking block. */
+static char *
+long_document(size_t count, const char *odd, const char *tail)
+{
+    char *text = malloc(count * 40 + 4096), *p = text;
+    p += sprintf(p, "{\"networking\": {\"type\": \"limited\",\n \"allowed_hosts\" : [ ");
+    for (size_t i = 0; i < count; i++)
+        p += odd && i == count / 2 ? sprintf(p, "%s%s", i ? " ,\n" : "", odd) : sprintf(p, "%s\"h%zu.example.com\"", i ? " ,\n" : "", i);
+    sprintf(p, " ]}%s}", tail);
+    return text;
+}
+
+static void
+refuses_long(const char *odd, const char *tail, const char *wanted)
+{
+    char *text = long_document(3000, odd, tail);
+    char error[ERR_TEXT_MAX];
+    struct policy *p = compile_in(context_with(NULL), text, POLICY_FILE, error);
+    CHECK_THAT(!p && strstr(error, wanted), "%s %s: \"%s\" does not say \"%s\"", odd ? odd : "", tail, error, wanted);
+    policy_unref(p);
+    free(text);
+}
+
+TEST(long_lists_are_read_as_short_ones_are)
+{
+    char *text = long_document(3000, "\"*.wild.example.org:8443\"", ", \"blocked_hosts\": [\"h7.example.com\"]");
+    struct policy *p = compile(text);
+    expect(p, "h0.example.com:443", "allow allowed_hosts[0]");
+    expect(p, "h2999.example.com:443", "allow allowed_hosts[2999]");
+    expect(p, "a.wild.example.org:8443", "allow allowed_hosts[1500]");
+    expect(p, "h7.example.com:443", "host_blocked blocked_hosts[0]");
+    expect(p, "h3000.example.com:443", "host_not_allowed");
+    expect(p, "h1500.example.com:443", "host_not_allowed");
+    policy_unref(p);
+    free(text);
+    refuses_long("\"*\"", "", "test.json: networking.allowed_hosts[1500]: the entry would open every host");
+    refuses_long("\"a.example.com/x\"", "", "networking.allowed_hosts[1500]: the entry has a path");
+    refuses_long("\"127.0.0.1\"", "", "networking.allowed_hosts[1500]: 127.0.0.1 is loopback");
+    refuses_long("\"\"", "", "networking.allowed_hosts[1500]: the entry is empty");
+    /* What is not plain stays with the JSON reader. */
+    refuses_long("7", "", "networking.allowed_hosts[1500]");
+    refuses_long("\"b\xc3\xbc" "cher.example.com\"", "", "xn--bcher-kva.example.com");
+    refuses_long("\"a\\u0000.example.com\"", "", "test.json");
+    refuses_long("\"a.example.com\" \"b.example.com\"", "", "test.json: line 1502");
+    refuses_long("[\"a.example.com\"]", "", "networking.allowed_hosts[1500]");
+    refuses_long(NULL, ", \"blockd_hosts\": []", "did you mean \"blocked_hosts\"?");
+    refuses_long(NULL, ",\n \"limits\": {\"tunnels\": 1,}", "test.json: line 3002");
+    text = long_document(3000, "\"\\u0061.example.org\"", "");
+    p = compile(text);
+    expect(p, "a.example.org:443", "allow allowed_hosts[1500]");
+    policy_unref(p);
+    free(text);
+}
+
+TEST(long_lists_cannot_be_given_twice_or_forged)
+{
+    char *list = long_document(1500, NULL, ""), *text = malloc(200000);
+    char error[ERR_TEXT_MAX];
+    char *hosts = strstr(list, "\"allowed_hosts\"");
+    hosts[strlen(hosts) - 2] = '\0'; /* without the two braces */
+    sprintf(text, "{\"networking\": {%s, %s}}", hosts, hosts);
+    CHECK(!compile_in(context_with(NULL), text, POLICY_FILE, error));
+    CHECK_THAT(strstr(error, "test.json"), "%s", error);
+    sprintf(text, "{\"networking\": {%s}, \"blocked_hosts\": [{\"00000000000000000000000000000000\": 0}]}", hosts);
+    CHECK(!compile_in(context_with(NULL), text, POLICY_FILE, error));
+    CHECK_THAT(strstr(error, "blocked_hosts[0]"), "%s", error);
+    free(text);
+    free(list);
+}
+
 TEST(contexts_are_read_strictly)
 {
     const char *const bad[] = {"a.example.com", "*", NULL}, *const literal[] = {"10.0.0.1", NULL}, *const good[] = {"a.example.com:22", "*.example.org", NULL};

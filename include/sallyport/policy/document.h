@@ -11,7 +11,7 @@ enum entry_use { ENTRY_NAMES = 0, ENTRY_OPENS };
 
 int document_entry(const struct policy_context *c, const struct json_at *at, enum entry_use use, struct host_entry *ret, struct err *err);
 /* A list of host entries into *ret (new, sealed); absent: an empty one. */
-int document_hosts(const struct policy_context *c, const struct json_at *at, enum entry_use use, struct hosts **ret, struct err *err);
+int document_hosts(const struct policy *p, const struct json_at *at, enum entry_use use, struct hosts **ret, struct err *err);
 /* A list of strings, NULL-terminated copies; absent leaves *ret NULL. */
 int document_texts(const struct json_at *at, size_t max, char ***ret, struct err *err);
 /* One of words (NULL-terminated); absent leaves *ret alone; the error names the nearest. */

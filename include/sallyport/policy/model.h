@@ -18,6 +18,7 @@
 #define CONTEXT_HOSTS_MAX 1000000
 #define NO_NEXT UINT32_MAX
 
+struct bulk;
 struct port_set { uint64_t bits[65536 / 64]; };
 
 struct policy_context {
@@ -86,6 +87,7 @@ struct policy {
     enum inspect_mode inspect;          /* in force: never above the operator's */
     struct hosts *inspect_hosts, *passthrough;
     struct policy_limits limits;
+    const struct bulk *bulk;            /* while the document is read; NULL afterwards */
 };
 
 static inline bool
