@@ -121,6 +121,10 @@ load_context(struct snapshot *s, struct err *err)
     struct policy_context_options o = {
         .default_ports = set->default_port_count ? set->default_ports : NULL,
         .default_port_count = set->default_port_count,
+        .tls_ports = set->tls_ports,
+        .tls_port_count = set->tls_port_count,
+        .plain_ports = set->plain_ports,
+        .plain_port_count = set->plain_port_count,
         .platform_hosts = (const char *const *)set->platform_hosts.items,
         .blocked_hosts = (const char *const *)set->blocked_hosts.items,
         .registries_json = snapshot_blob(s, "registries"),
