@@ -2,6 +2,8 @@
 """Real clients through a real gate to a real server: what is allowed works, what is denied shows as a denial. A client that is
 not installed is skipped by name."""
 import base64
+import datetime
+import email.utils
 import gzip
 import hashlib
 import io
@@ -220,7 +222,7 @@ def pip_download():
     name, data = "demopkg-1.0-py3-none-any.whl", wheel()
     server.file(f"files/{name}", data)
     server.file("simple/demopkg/index.html", f'<a href="/files/{name}#sha256={hashlib.sha256(data).hexdigest()}">{name}</a>')
-    common = [*pip, "--isolated", "--disable-pip-version-check", "download", "--no-cache-dir", "--no-deps", "--retries", "0", "--cert", CA.path]
+    common = [*pip, "--isolated", "--disable-pip-version-check", "download", "--no-cache-dir", "--no-deps", "--retries", "1", "--cert", CA.path]
     for proxy in (["--proxy", gate.proxy_url("pip")], []):
         out = os.path.join(FOLDER, "pip" + str(len(proxy)))
         run(*common, *proxy, "-d", out, "--index-url", "https://pip.shop.example/simple", "demopkg", env=None if proxy else proxies("pip"))
@@ -274,7 +276,8 @@ def npm_install():
 
 def release(packages):
     lines = [f" {hashlib.sha256(data).hexdigest()} {len(data)} {name}" for name, data in packages.items()]
-    return "Origin: test\nSuite: stable\nCodename: stable\nArchitectures: all amd64 arm64\nSHA256:\n" + "\n".join(lines) + "\n"
+    date = email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc)).replace("+0000", "UTC")
+    return f"Origin: test\nSuite: stable\nCodename: stable\nDate: {date}\nArchitectures: all amd64 arm64\nSHA256:\n" + "\n".join(lines) + "\n"
 
 
 @case
@@ -297,9 +300,9 @@ def apt_update():
                    "Dir::Etc::sourcelist": f"{root}/sources.list", "Dir::Etc::sourceparts": "-", "APT::Sandbox::User": "root",
                    "Acquire::Languages": "none", "Acquire::Retries": "0", "Acquire::https::CaInfo": CA.path,
                    "Acquire::http::Proxy": gate.proxy_url(sub), "Acquire::https::Proxy": gate.proxy_url(sub)}
-        out = run(apt, *[f"-o{k}={v}" for k, v in options.items()], "update", env={"APT_CONFIG": "/dev/null"}, status=None)
+        out = run(apt, *[f"-o{k}={v}" for k, v in options.items()], "update", env=None, status=None)
         lists = os.listdir(os.path.join(root, "state/lists"))
-        return out, [l for l in lists if l.endswith("Packages")]
+        return out, [l for l in lists if "Packages" in l]
     for scheme in ("http", "https"):
         out, lists = update("deb.shop.example", "apt", scheme)
         expect(lists, f"{scheme}: no package list came: {out[-500:]}")
@@ -345,16 +348,16 @@ def websocket_upgrade():
     origin.close()
 
 
-def finish():
+@case
+def the_gate_ends_well():
     gate.stop()
+
+
+def clean_up():
+    gate.stop(check=False)
     gate.cleanup()
     server.stop()
     shutil.rmtree(FOLDER, ignore_errors=True)
-
-
-@case
-def the_gate_ends_well():
-    finish()
 
 
 if __name__ == "__main__":
@@ -364,4 +367,5 @@ if __name__ == "__main__":
         print(f"SKIP real clients: {e}")
         sys.exit(0)
     gate = start_gate()
+    cases.at_end(clean_up)
     cases.main()

@@ -119,6 +119,7 @@ class Gate:
 
     def spawn(self):
         def child():
+            netns.die_with_parent()
             if self.nofile:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
         self.stderr_file = open(self.path("stderr"), "ab")

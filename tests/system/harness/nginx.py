@@ -38,7 +38,8 @@ class Nginx:
         path = os.path.join(folder, "nginx.conf")
         with open(path, "w") as f:
             f.write(CONFIG.format(dir=folder, address=netns.ORIGIN, cert=certificate[0], key=certificate[1]))
-        self.process = subprocess.Popen([program(), "-c", path, "-e", os.path.join(folder, "error.log")], stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen([program(), "-c", path, "-e", os.path.join(folder, "error.log")], stdin=subprocess.DEVNULL,
+                                        preexec_fn=netns.die_with_parent)
         cases.eventually(self._answers, "nginx answers", 10)
 
     def _answers(self):

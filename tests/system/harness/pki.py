@@ -50,4 +50,5 @@ class Authority:
             f.write(cert.public_bytes(serialization.Encoding.PEM))
         with open(paths[1], "wb") as f:
             f.write(pem_of(key))
+        os.chmod(paths[1], 0o600)
         return paths
