@@ -1,5 +1,5 @@
-/* OpenSSL contexts for the proxy's own TLS: its listeners, and its way to a parent proxy. Built from PEM texts, since a
- * worker has no files. Contexts for inspected traffic are not made here. */
+/* OpenSSL contexts: the proxy's listeners, its way to a parent proxy, and the two sides of inspection. Built from PEM texts, since a
+ * worker has no files. Those of inspected traffic are completed by leaf.c and upstream.c. */
 #include "sallyport/tls/context.h"
 
 #include <openssl/err.h>
@@ -213,6 +213,36 @@ tls_client_context(struct slice ca_pem, struct err *err)
     ERR_clear_error();
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     if ((ca_pem.len > 0 ? trust_pem(ctx, ca_pem, false, err) : trust_system(ctx, err)) != 0) {
+        SSL_CTX_free(ctx);
+        return NULL;
+    }
+    return ctx;
+}
+
+/* --- inspection --------------------------------------------------------------------------------------------------- */
+
+SSL_CTX *
+tls_inspect_context(struct err *err)
+{
+    SSL_CTX *ctx = context_new(TLS_server_method(), err);
+    if (!ctx)
+        return NULL;
+    SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    /* Tickets carry the session; a cache here would only hold memory. */
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    return ctx;
+}
+
+SSL_CTX *
+tls_upstream_context(struct slice roots_pem, struct err *err)
+{
+    SSL_CTX *ctx = context_new(TLS_client_method(), err);
+    if (!ctx)
+        return NULL;
+    ERR_clear_error();
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_security_level(ctx, 2); /* 112 bits: no RSA below 2048, no SHA-1 signature, whatever a distribution sets */
+    if (trust_pem(ctx, roots_pem, false, err) != 0) {
         SSL_CTX_free(ctx);
         return NULL;
     }

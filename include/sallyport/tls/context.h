@@ -1,4 +1,4 @@
-/* OpenSSL contexts for TLS listeners of the proxy itself. */
+/* OpenSSL contexts: TLS listeners of the proxy itself, its way to a parent, and both sides of inspection. */
 #ifndef SALLYPORT_TLS_CONTEXT_H
 #define SALLYPORT_TLS_CONTEXT_H
 
@@ -12,6 +12,10 @@
 SSL_CTX *tls_server_context(struct slice cert_pem, struct slice key_pem, struct slice client_ca_pem, struct err *err);
 /* Client side, for a parent proxy: verification on, against ca_pem or (empty) the system's roots. */
 SSL_CTX *tls_client_context(struct slice ca_pem, struct err *err);
+/* For inspection. Server side: tickets, but neither certificate, ALPN nor session context: those are a connection's own. */
+SSL_CTX *tls_inspect_context(struct err *err);
+/* Client side: as tls_client_context, roots_pem required; keys and signatures of at least 112 bits. */
+SSL_CTX *tls_upstream_context(struct slice roots_pem, struct err *err);
 /* base64url SHA-256 of the peer's certificate into text[44]; false without one (RFC 8705 section 3.1). */
 int tls_peer_x5t(SSL *ssl, char text[44]);
 

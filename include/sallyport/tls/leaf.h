@@ -28,7 +28,8 @@ struct leaf_store_options {
     void *arg;
 };
 struct leaf_store *leaf_store_new(const struct leaf_store_options *o, struct err *err);
-void leaf_store_free(struct leaf_store *s); /* nobody waits any more; leaves and the context live on while they are used */
+/* Who waits is told REASON_INTERNAL; leaves and the context live on while they are used. NULL is fine. */
+void leaf_store_free(struct leaf_store *s);
 
 /* On whose behalf. The keeper judges this itself and believes none of it. */
 struct leaf_ask {
@@ -40,7 +41,8 @@ struct leaf_ask {
 };
 
 /* REASON_OK and a leaf (the owner's, leaf_unref), or OVERLOADED (too many asked), POLICY_UNKNOWN, INTERNAL (the keeper says
- * that this policy does not inspect this host, or cannot mint). From leaf_store_answer; never from inside leaf_get. */
+ * that this policy does not inspect this host, or cannot mint). From leaf_store_answer and leaf_store_free; never from
+ * inside leaf_get. */
 typedef void leaf_fn(void *owner, enum reason reason, struct leaf *leaf);
 
 /* A kept leaf (a new reference) and *ret_wait NULL; or NULL and *ret_wait: on_done comes later, once, unless cancelled; or
