@@ -166,8 +166,9 @@ cut_torn(struct log_writer *w)
     return true;
 }
 
-static void
-settle_short_write(struct log_writer *w, size_t written)
+/* Returns whether a whole line got in. */
+static bool
+settle_write(struct log_writer *w, size_t written)
 {
     struct slice bytes = buf_slice(&w->pending);
     const char *newline = written ? memrchr(bytes.ptr, '\n', written) : NULL;
@@ -179,6 +180,7 @@ settle_short_write(struct log_writer *w, size_t written)
         w->cut_to = w->size;
         cut_torn(w);
     }
+    return lines > 0;
 }
 
 bool
@@ -197,7 +199,12 @@ logwriter_flush(struct log_writer *w)
             w->failing = true;
             return false;
         }
-        settle_short_write(w, (size_t)n);
+        /* Half a line is what a full disk takes; trying it at once would be tried for ever. */
+        if (!settle_write(w, (size_t)n)) {
+            w->failing = true;
+            errno = ENOSPC;
+            return false;
+        }
     }
     w->failing = false;
     return true;

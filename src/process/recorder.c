@@ -29,6 +29,7 @@
 #define TAIL_PER_WORKER (3ull * JOURNAL_UNACKED_MAX)
 #define TAIL_MAX (64ull << 20)
 #define ROTATE_RETRY_MS 60000
+#define COMPLAINTS_MAX 10 /* about one worker */
 
 struct held {
     struct list_node node;
@@ -47,6 +48,7 @@ struct slot {
     bool resync_due;         /* RESYNC is to be sent */
     bool lost;               /* a batch found no room: all is asked for again when there is */
     uint64_t resend_last;    /* batches up to here are compared with the log's end */
+    unsigned complaints;     /* said about this worker */
     struct list held;
 };
 
@@ -145,6 +147,14 @@ add_repeated(void *ctx, const struct fold_entry *e)
 
 /* ---- drafts of workers ---- */
 
+/* A worker that was taken over must not fill the operator's journal either. */
+static void
+complain(struct slot *s, const char *what)
+{
+    if (s->complaints++ < COMPLAINTS_MAX)
+        diag(DIAG_ALARM, "worker %u sent %s", s->number, what);
+}
+
 static bool
 seen_before(struct recorder *r, struct slice draft)
 {
@@ -164,7 +174,7 @@ take_item(struct recorder *r, struct slot *s, const struct record_item *item, bo
     if (item->fold && !fold_note(r->fold, item->event, item->key, loop_wall_us(r->loop)))
         return true;
     if (!logwriter_add(&r->log, item->draft, &room) && room) {
-        diag(DIAG_ALARM, "worker %u sent something that is no record; it was left out", s->number);
+        complain(s, "something that is no record; it was left out");
         return true;
     }
     if (++r->since_checkpoint >= CHECKPOINT_RECORDS)
@@ -196,7 +206,7 @@ take_batch(struct recorder *r, struct slot *s, struct slice frame)
     struct record_item item;
     struct slice items;
     if (!record_batch_check(frame, &batch, &items)) {
-        diag(DIAG_ALARM, "worker %u sent a batch that is none", s->number);
+        complain(s, "a batch that is none");
         return;
     }
     if (s->lost || !has_room(r, frame)) {

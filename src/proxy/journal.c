@@ -38,7 +38,7 @@ struct journal {
     struct list_node *next_unsent; /* in batches; NULL: all are handed over */
     struct record_sync sync; /* to be said before anything else, when nonce is not 0 */
     bool recorder_fine, stalled, closed;
-    struct list wait_handed, wait_kept, wait_refused;
+    struct list wait_handed, wait_kept, wait_refused, wait_ready;
     struct timer stall;
 };
 
@@ -88,6 +88,8 @@ journal_wait(struct journal *j, struct journal_wait *w, uint64_t ticket, bool ha
     w->owner = owner;
     if (ticket == 0 || !usable(j))
         put_wait(&j->wait_refused, w);
+    else if (ticket <= (w->handed ? j->handed : j->kept))
+        put_wait(&j->wait_ready, w);
     else
         put_wait(w->handed ? &j->wait_handed : &j->wait_kept, w);
 }
@@ -203,6 +205,7 @@ on_turn_end(void *arg)
         if (buf_len(&j->open) || j->sync.nonce || j->next_unsent)
             flush(j);
         woke = wake_list(&j->wait_refused, UINT64_MAX, false);
+        woke |= wake_list(&j->wait_ready, UINT64_MAX, true);
         woke |= wake_list(&j->wait_handed, j->handed, true);
         woke |= wake_list(&j->wait_kept, j->kept, true);
     } while (woke);
@@ -342,6 +345,7 @@ journal_new(struct loop *l, int channel_fd, enum durability durability, enum rec
     list_init(&j->wait_handed);
     list_init(&j->wait_kept);
     list_init(&j->wait_refused);
+    list_init(&j->wait_ready);
     j->channel = channel_new(l, channel_fd, on_channel, j);
     loop_on_turn_end(l, on_turn_end, j);
     return j;
