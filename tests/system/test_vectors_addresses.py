@@ -34,18 +34,18 @@ async def judge_all(gate, rows):
     for how in ("dns", "own"):
         answers = await wire.gather((judge(gate, n, row, how, vectors.source(n)) for n, row in enumerate(rows)), 8)
         for row, why in zip(rows, answers):
-            report(f"{row['addr']} by {how} ({row['note']})", why)
+            report(f"{row['address']} by {how} ({row['note']})", why)
     for n, row in enumerate(rows):
         record = next((r for r in gate.records("decision") if r.get("host") == name_of(n, "dns")), None)
         if record is None or record["decision"] != row["expect"]:
-            report(f"{row['addr']}: record", f"{record}")
+            report(f"{row['address']}: record", f"{record}")
 
 
 @table
 def edges():
     rows = vectors.rows("ssrf-edges.jsonl")
-    table_ = {name_of(n, "dns"): {"AAAA" if ":" in r["addr"] else "A": [r["addr"]]} for n, r in enumerate(rows)}
-    hosts = {name_of(n, "own"): [r["addr"]] for n, r in enumerate(rows)}
+    table_ = {name_of(n, "dns"): {"AAAA" if ":" in r["address"] else "A": [r["address"]]} for n, r in enumerate(rows)}
+    hosts = {name_of(n, "own"): [r["address"]] for n, r in enumerate(rows)}
     dns = DnsStub(table=table_)
     config = {"upstream": {"hosts": hosts, "connect_timeout_ms": 1500, "allow_addresses": []}, "_strict_addresses": True}
     with gates.Gate({"default": POLICY}, config, dns=dns) as gate:
