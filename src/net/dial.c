@@ -122,7 +122,7 @@ dial_finish(void *arg)
         attempt_stop(a, true);
         address = endpoint_addr(endpoints_at(d->endpoints, a->index));
         stream = stream_new(d->loop, fd, NULL, NULL);
-        stream_tune(stream);
+        stream_no_delay(stream);
         reason = REASON_OK;
     }
     dial_dispose(d);

@@ -1,6 +1,7 @@
 /* Accepting on sockets that the supervisor opened: in batches, paused on the owner's word and when descriptors run out.
  * It never closes a connection itself: what cannot be accepted now keeps its place in the kernel's queue. */
 #include "sallyport/net/listen.h"
+#include "sallyport/net/stream.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -121,6 +122,7 @@ listener_new(struct loop *l, int fd, bool exclusive, void (*on_accept)(void *own
     ln->batch = exclusive ? BATCH_SHARED : BATCH_MAX;
     ln->on_accept = on_accept;
     ln->owner = owner;
+    stream_tune_listener(fd);
     if (fd_set_nonblocking(fd) != 0)
         diag(DIAG_WARNING, "a listening socket cannot be made non-blocking: error %d", errno);
     if (event_assign(&ln->event, loop_base(l), fd, EV_READ | EV_PERSIST, on_waiting, ln) != 0)

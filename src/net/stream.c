@@ -698,14 +698,27 @@ stream_set_peer(struct stream *s, const struct addr *a, uint16_t port)
 
 /* Fails on unix sockets and is not meant for them. */
 void
-stream_tune(struct stream *s)
+stream_tune_listener(int fd)
 {
     int on = 1, idle_s = 60, interval_s = 20, probes = 3, unacked_ms = 120000;
-    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(s->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-    setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
-    setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
     /* 60 s and three probes of 20 s: a peer that vanished is noticed after two minutes, with or without bytes unacked. */
-    setsockopt(s->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
+}
+
+void
+stream_tune(struct stream *s)
+{
+    stream_tune_listener(s->fd);
+}
+
+void
+stream_no_delay(struct stream *s)
+{
+    int on = 1;
+    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }

@@ -318,6 +318,18 @@ stream_tune(struct stream *s)
     (void)s;
 }
 
+void
+stream_no_delay(struct stream *s)
+{
+    (void)s;
+}
+
+void
+stream_tune_listener(int fd)
+{
+    (void)fd;
+}
+
 static struct queue *
 queue_of(int fd)
 {

@@ -52,6 +52,11 @@ int stream_raw_fd(struct stream *s);
 void stream_set_deadline(struct stream *s, int64_t at_ms);
 struct addr stream_peer(struct stream *s, uint16_t *ret_port); /* family 0 for unix sockets */
 void stream_set_peer(struct stream *s, const struct addr *a, uint16_t port); /* PROXY protocol */
-void stream_tune(struct stream *s); /* TCP_NODELAY, keepalive, user timeout: every TCP stream gets it once */
+/* What a TCP connection needs at once: TCP_NODELAY. */
+void stream_no_delay(struct stream *s);
+/* And what it needs when it lasts: keepalive probes and a user timeout, so that a peer that vanished is noticed. */
+void stream_tune(struct stream *s);
+/* All of it for a listening socket: accepted ones inherit it, which costs no call a connection. */
+void stream_tune_listener(int fd);
 
 #endif
