@@ -3,6 +3,7 @@
 
 #include "sallyport/base/clock.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/proxy/inspect.h"
 
 #define ACCOUNT_RAW_MAX 512 /* bytes of a target that has no canonical form, as shown in a record */
 
@@ -20,20 +21,13 @@ entry_text(const struct exchange *x)
         return slice_str("forward");
     case EXCHANGE_TRANSPARENT:
         return slice_str("transparent");
+    case EXCHANGE_INNER:
+        return slice_str("inspected");
     case EXCHANGE_CONNECT:
     case EXCHANGE_UNKNOWN:
         break;
     }
     return slice_str("connect");
-}
-
-static bool
-has_port(const uint16_t *ports, size_t n, uint16_t port)
-{
-    for (size_t i = 0; i < n; i++)
-        if (ports[i] == port)
-            return true;
-    return false;
 }
 
 /* "http" and "https" as far as they are known; a tunnel is held to one of them by its port, or is opaque. */
@@ -43,6 +37,8 @@ scheme_text(const struct exchange *x)
     const struct settings *set = snapshot_settings(x->snapshot);
     if (!x->has_target)
         return text(NULL);
+    if (x->kind == EXCHANGE_INNER)
+        return slice_str("https");
     if (x->kind == EXCHANGE_FORWARD || has_port(set->plain_ports, set->plain_port_count, x->target.port))
         return slice_str("http");
     return text(has_port(set->tls_ports, set->tls_port_count, x->target.port) ? "https" : NULL);
@@ -51,7 +47,7 @@ scheme_text(const struct exchange *x)
 static struct slice
 path_text(const struct exchange *x)
 {
-    if (!x->arena || x->kind != EXCHANGE_FORWARD || !x->path.ptr)
+    if (!x->arena || (x->kind != EXCHANGE_FORWARD && x->kind != EXCHANGE_INNER) || !x->path.ptr)
         return text(NULL);
     struct slice rest;
     if (snapshot_settings(x->snapshot)->record_query)
@@ -63,6 +59,7 @@ static void
 fill_identity(const struct exchange *x, struct record *r)
 {
     r->id = slice_str(x->id);
+    r->parent = text(x->parent_id[0] ? x->parent_id : NULL);
     if (!x->identity)
         return;
     r->sandbox = text(x->identity->sub);
@@ -165,6 +162,7 @@ account_decision(struct exchange *x, enum reason reason)
         .rule = text(x->verdict.rule),
         .source = text(x->verdict.source ? source_text(x->verdict.source) : NULL),
         .addresses = addrs,
+        .inspect = x->inspect || x->inside,
     };
     char original[SOCKADDR_TEXT_SIZE + 32];
     if (x->kind == EXCHANGE_TRANSPARENT && x->client && x->client->original.family) {
@@ -205,6 +203,8 @@ account_close(struct exchange *x)
         .has_decision = x->denied_in_tunnel,
         .client = text(x->client_address),
     };
+    if (x->inspection)
+        r.extra = inspect_facts(x->inspection);
     fill_identity(x, &r);
     fill_target(x, &r);
     if (x->denied_in_tunnel)

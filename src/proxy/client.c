@@ -7,6 +7,7 @@
 #include "sallyport/base/mem.h"
 #include "sallyport/proxy/exchange.h"
 #include "sallyport/proxy/forward.h"
+#include "sallyport/proxy/inspect.h"
 #include "sallyport/proxy/preface.h"
 #include "sallyport/proxy/transparent.h"
 #include "sallyport/tls/context.h"
@@ -14,6 +15,7 @@
 #define LINGER_MS 2000
 #define LINGER_BYTES_MAX (256u << 10) /* of what a refused client still sends; then the connection is reset */
 #define REPLY_MAX 65536
+#define READ_SIZE 16384
 
 static void on_event(void *owner, enum stream_event event);
 static void read_head(struct client *c);
@@ -88,7 +90,6 @@ client_accept(struct port *port, int fd)
     c->proxy = port->proxy;
     c->port = port;
     c->stream = stream_new(c->proxy->loop, fd, on_event, c);
-    stream_tune(c->stream);
     buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
     buf_init(&c->out, REPLY_MAX);
     list_append(&c->proxy->clients, &c->node);
@@ -99,6 +100,26 @@ client_accept(struct port *port, int fd)
     } else {
         begin_tls_or_heads(c);
     }
+}
+
+struct client *
+client_new_inside(struct inspection *i, struct exchange *tunnel, struct stream *stream)
+{
+    struct client *c = mem_zalloc(sizeof *c);
+    c->proxy = tunnel->proxy;
+    c->port = tunnel->port;
+    c->inside = i;
+    c->stream = stream;
+    c->from = tunnel->from;
+    memcpy(c->address, tunnel->client_address, sizeof c->address);
+    buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
+    buf_init(&c->out, REPLY_MAX);
+    list_append(&c->proxy->clients, &c->node);
+    stream_set_owner(stream, on_event, c);
+    enter(c, CLIENT_READ_HEAD);
+    set_deadline(c, settings_of(c)->idle_timeout_ms);
+    stream_want(stream, true, false);
+    return c;
 }
 
 static void
@@ -118,6 +139,8 @@ client_free(struct client *c)
     enter(c, CLIENT_GONE);
     stream_free(steal(&c->stream));
     list_remove(&c->proxy->clients, &c->node);
+    if (c->inside)
+        inspect_client_gone(steal(&c->inside));
     loop_free_later(c->proxy->loop, c, free_memory);
     proxy_settle(c->proxy);
 }
@@ -134,6 +157,8 @@ struct stream *
 client_take(struct client *c, struct buf *ret_in)
 {
     struct stream *s = steal(&c->stream);
+    if (c->inside)
+        inspect_detach(steal(&c->inside));
     *ret_in = c->in;
     buf_init(&c->in, 0);
     /* Counted before the client is gone, so that accepting does not go on for a moment too many. */
@@ -148,11 +173,12 @@ bool
 client_fill(struct client *c)
 {
     while (!c->eof && buf_room(&c->in) > 0) {
-        size_t room = buf_room(&c->in), got = 0;
-        char *at = buf_reserve(&c->in, room < 16384 ? room : 16384);
-        switch (stream_read(c->stream, at, room < 16384 ? room : 16384, &got)) {
+        size_t room = buf_room(&c->in) < READ_SIZE ? buf_room(&c->in) : READ_SIZE, got = 0;
+        switch (stream_read(c->stream, buf_reserve(&c->in, room), room, &got)) {
         case STREAM_DONE:
             buf_commit(&c->in, got);
+            if (got < room)
+                return true; /* a short read: the next would find nothing, and the loop tells when there is more */
             break;
         case STREAM_AGAIN:
             return true;

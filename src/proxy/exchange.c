@@ -2,15 +2,18 @@
  * no query before the name is allowed and on record, no SYN before the decision is, no byte before it is kept. */
 #include "sallyport/proxy/exchange.h"
 
-#include "sallyport/auth/credential.h"
 #include "sallyport/base/arena.h"
 #include "sallyport/base/clock.h"
 #include "sallyport/base/diag.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/proxy/account.h"
 #include "sallyport/proxy/forward.h"
+#include "sallyport/proxy/identify.h"
+#include "sallyport/proxy/inspect.h"
+#include "sallyport/proxy/keeperlink.h"
 #include "sallyport/proxy/parent.h"
 #include "sallyport/proxy/pool.h"
+#include "sallyport/proxy/request.h"
 #include "sallyport/proxy/transparent.h"
 #include "sallyport/proxy/tunnel.h"
 
@@ -22,6 +25,9 @@
 
 static void find_addresses(struct exchange *x);
 static void judge(struct exchange *x, const struct addr *answers, size_t count);
+static void on_kept(void *owner, bool kept);
+static void record_decision(struct exchange *x);
+static void wait_for_record(struct exchange *x, enum exchange_state state, uint64_t ticket, bool handed, void (*then)(void *, bool));
 static void serve(struct exchange *x);
 
 /* ---- state ---- */
@@ -29,13 +35,15 @@ static void serve(struct exchange *x);
 /* Which states may follow which: row = from, bit = to. */
 #define TO(s) (1u << EXCHANGE_##s)
 static const unsigned transitions[] = {
-    [EXCHANGE_NEW] = TO(HANDING) | TO(RESOLVING) | TO(CLOSING),
+    [EXCHANGE_NEW] = TO(KEEPING) | TO(HANDING) | TO(RESOLVING) | TO(CLOSING),
     [EXCHANGE_HANDING] = TO(RESOLVING) | TO(DIALING) | TO(KEEPING) | TO(CLOSING),
     [EXCHANGE_RESOLVING] = TO(HANDING) | TO(CLOSING),
-    [EXCHANGE_DIALING] = TO(CHAINING) | TO(KEEPING) | TO(SERVING) | TO(CLOSING),
-    [EXCHANGE_CHAINING] = TO(PEEKING) | TO(RELAYING) | TO(SERVING) | TO(CLOSING),
+    [EXCHANGE_DIALING] = TO(CHAINING) | TO(KEEPING) | TO(UPSTREAM_TLS) | TO(CLIENT_TLS) | TO(SERVING) | TO(CLOSING),
+    [EXCHANGE_CHAINING] = TO(UPSTREAM_TLS) | TO(PEEKING) | TO(RELAYING) | TO(SERVING) | TO(CLOSING),
     [EXCHANGE_KEEPING] = TO(CHAINING) | TO(PEEKING) | TO(RELAYING) | TO(SERVING) | TO(CLOSING),
-    [EXCHANGE_PEEKING] = TO(RELAYING) | TO(CLOSING),
+    [EXCHANGE_PEEKING] = TO(RELAYING) | TO(DIALING) | TO(CLIENT_TLS) | TO(CLOSING),
+    [EXCHANGE_UPSTREAM_TLS] = TO(CLIENT_TLS) | TO(CLOSING),
+    [EXCHANGE_CLIENT_TLS] = TO(SERVING) | TO(CLOSING),
     [EXCHANGE_RELAYING] = TO(CLOSING),
     [EXCHANGE_SERVING] = TO(DIALING) | TO(RELAYING) | TO(CLOSING),
     [EXCHANGE_CLOSING] = TO(DONE),
@@ -73,6 +81,7 @@ exchange_new(struct client *c)
     x->started_ms = x->active_ms = loop_now_ms(p->loop);
     x->started_us = clock_mono_us();
     x->reason = REASON_OK;
+    x->denied = REASON_OK;
     c->exchange = x;
     list_append(&p->exchanges, &x->node);
     return x;
@@ -96,7 +105,8 @@ spend(struct exchange *x)
     if (x->unspent_up && x->identity)
         shared_spend_bytes(x->proxy->shared, slice_str(x->identity->sub), &limits, x->unspent_up);
     shared_add(x->proxy->shared, COUNTER_BYTES_UP, x->unspent_up);
-    shared_add(x->proxy->shared, COUNTER_BYTES_DOWN, x->bytes_down);
+    if (!x->inspection) /* its requests have counted theirs */
+        shared_add(x->proxy->shared, COUNTER_BYTES_DOWN, x->bytes_down);
     x->unspent_up = 0;
 }
 
@@ -113,6 +123,7 @@ release(struct exchange *x)
     parent_free(steal(&x->parent));
     tunnel_free(steal(&x->tunnel));
     forward_free(steal(&x->forward));
+    inspect_free(steal(&x->inspection));
     stream_free(steal(&x->upstream));
     if (x->holds_tunnel) {
         shared_close_tunnel(x->proxy->shared, x->proxy->worker, slice_str(x->identity->sub));
@@ -130,11 +141,13 @@ exchange_finish(struct exchange *x, const char *cause)
     x->cause = cause;
     if (x->client && x->client->exchange == x)
         x->client->exchange = NULL;
-    release(x);
     spend(x);
     /* A challenge is the first half of a handshake, not an exchange of its own: its one record says all. */
     if (x->reason != REASON_TOKEN_MISSING)
         account_close(x);
+    release(x);
+    if (x->inside)
+        inspect_child_ended(x->inside);
     exchange_enter(x, EXCHANGE_DONE);
     x->proxy->tunnels -= x->detached;
     list_remove(&x->proxy->exchanges, &x->node);
@@ -172,6 +185,16 @@ reply_and_finish(struct exchange *x, enum reason reason, const char *detail, con
         client_refuse(c, transparent_alert());
 }
 
+/* inspect.deny_in_tunnel: many clients hide what a refused CONNECT says, so the refusal is said in TLS instead. */
+static bool
+may_be_said_inside(const struct exchange *x, enum reason reason)
+{
+    const struct settings *set = snapshot_settings(x->snapshot);
+    if (!set->deny_in_tunnel || !x->proxy->keeper || !keeper_link_leaves(x->proxy->keeper) || x->kind != EXCHANGE_CONNECT || !x->has_target || !x->policy)
+        return false;
+    return reason_status(reason) == 403 && has_port(set->tls_ports, set->tls_port_count, x->target.port);
+}
+
 /* No decision to allow has been recorded yet: this is the decision. */
 static void
 refuse(struct exchange *x, enum reason reason)
@@ -179,7 +202,13 @@ refuse(struct exchange *x, enum reason reason)
     if (reason == REASON_UNDECIDED)
         reason = REASON_INTERNAL;
     x->reason = reason;
-    account_decision(x, reason);
+    x->ticket = account_decision(x, reason);
+    if (may_be_said_inside(x, reason)) {
+        x->inspect = true;
+        x->denied = reason;
+        wait_for_record(x, EXCHANGE_KEEPING, x->ticket, false, on_kept);
+        return;
+    }
     reply_and_finish(x, reason, NULL, "refused");
 }
 
@@ -216,178 +245,38 @@ exchange_deny_in_tunnel(struct exchange *x, enum reason reason)
 
 /* ---- the pure part ---- */
 
-static enum reason
-read_request(struct exchange *x, struct slice head)
+static void
+start_inner(struct client *c, struct slice head)
 {
-    struct slice copy = arena_dup(x->arena, head);
-    enum reason r = head_parse_request(x->arena, copy, &x->head);
-    if (r != REASON_OK) {
-        x->head = (struct head){0};
-        x->raw_target = copy;
-        return r;
-    }
-    x->raw_target = x->head.target;
-    x->kind = slice_is(x->head.method, "CONNECT") ? EXCHANGE_CONNECT : EXCHANGE_FORWARD;
-    return REASON_OK;
-}
-
-/* The token of a listener that has one is the identity of every request there; a client's own must be of the same sandbox. */
-static enum reason
-identify_by_listener(struct exchange *x, struct slice own, int64_t now_s)
-{
-    struct verifier *v = snapshot_verifier(x->snapshot);
-    struct slice token = port_token(x->port, x->snapshot);
-    bool cached;
-    if (!token.ptr)
-        return REASON_TOKEN_MISSING;
-    enum reason r = verifier_check(v, token, &x->from, now_s, &x->identity, &cached);
-    if (r != REASON_OK || !own.ptr)
-        return r;
-    struct identity *theirs = NULL;
-    r = verifier_check(v, own, &x->from, now_s, &theirs, &cached);
-    if (r == REASON_OK && strcmp(theirs->sub, x->identity->sub) != 0)
-        r = REASON_TOKEN_BINDING;
-    identity_unref(theirs);
-    return r;
-}
-
-static struct slice
-client_ip(const struct exchange *x)
-{
-    return slice_of(x->from.client.bytes, x->from.client.family ? sizeof x->from.client.bytes : 0);
-}
-
-static enum reason
-identify_by_credential(struct exchange *x, struct slice token, int64_t now_s)
-{
-    struct shared *shared = x->proxy->shared;
-    bool cached = false;
-    if (shared_failed_tokens_limited(shared, client_ip(x), now_s))
-        return REASON_LIMIT_REQUESTS;
-    enum reason r = verifier_check(snapshot_verifier(x->snapshot), token, &x->from, now_s, &x->identity, &cached);
-    if (r == REASON_TOKEN_SIGNATURE)
-        shared_note_failed_token(shared, client_ip(x), now_s);
-    shared_add(shared, r != REASON_OK ? COUNTER_TOKENS_FAILED : cached ? COUNTER_TOKENS_CACHED : COUNTER_TOKENS_VERIFIED, 1);
-    return r;
-}
-
-static enum reason
-identify(struct exchange *x)
-{
-    int64_t now_s = loop_wall_us(x->proxy->loop) / 1000000;
-    bool by_listener = x->port->settings->token_file || x->port->settings->token_fd;
-    struct slice token = {0};
-    enum reason r = credential_read(x->arena, &x->head, &token);
-    if (r != REASON_OK && !(by_listener && r == REASON_TOKEN_MISSING))
-        return r;
-    r = by_listener ? identify_by_listener(x, token, now_s) : identify_by_credential(x, token, now_s);
-    if (r != REASON_OK)
-        return r;
-    return snapshot_policy(x->snapshot, x->identity, &x->policy);
-}
-
-/* "OPTIONS http://host HTTP/1.1" without a path asks about the server as a whole (RFC 9110 section 9.3.7). */
-static bool
-is_server_options(const struct exchange *x)
-{
-    static const char scheme[] = "http://";
-    struct slice t = x->head.target;
-    if (!slice_is(x->head.method, "OPTIONS") || t.len <= sizeof scheme - 1)
-        return false;
-    struct slice authority = slice_of(t.ptr + sizeof scheme - 1, t.len - (sizeof scheme - 1));
-    return !slice_has_byte(authority, '/') && !slice_has_byte(authority, '?');
-}
-
-static enum reason
-make_out_target(struct exchange *x)
-{
-    enum reason r = x->kind == EXCHANGE_CONNECT ? target_from_authority(x->head.target, &x->target)
-                                                : target_from_uri(x->head.target, &x->target, &x->path);
-    if (r != REASON_OK)
-        return r;
-    x->has_target = true;
-    if (is_server_options(x))
-        x->path = slice_str("*");
-    size_t count = 0;
-    struct slice host = head_field(&x->head, "Host", &count);
-    return count ? target_check_host_field(&x->target, host) : REASON_OK;
-}
-
-static enum reason
-check_method(const struct exchange *x)
-{
-    if (x->kind != EXCHANGE_FORWARD)
-        return REASON_OK;
-    enum reason r = method_check(x->head.method);
-    return r == REASON_METHOD_UNKNOWN && policy_knows_method(x->policy, x->head.method) ? REASON_OK : r;
-}
-
-static enum reason
-decide(struct exchange *x)
-{
-    enum reason r = check_method(x);
-    if (r != REASON_OK)
-        return r;
-    struct question q = {.target = &x->target};
-    if (x->kind == EXCHANGE_FORWARD) {
-        q.method = x->head.method;
-        q.path = x->path;
-    }
-    policy_decide(x->policy, &q, &x->verdict);
-    switch (x->verdict.action) {
-    case ACTION_DENY:
-        return x->verdict.reason;
-    case ACTION_ALLOW:
-        return REASON_OK;
-    case ACTION_INSPECT: /* loads only where inspection is; a policy cannot ask for it here */
-        return REASON_INTERNAL;
-    }
-    return REASON_INTERNAL;
-}
-
-struct budget_limits
-exchange_limits(const struct exchange *x)
-{
-    struct budget_limits l = {.tunnels = snapshot_settings(x->snapshot)->tunnels_per_sandbox};
-    if (!x->policy)
-        return l;
-    const struct policy_limits *own = policy_limits_of(x->policy);
-    if (own->tunnels && (!l.tunnels || own->tunnels < l.tunnels))
-        l.tunnels = own->tunnels;
-    l.requests_per_minute = own->requests_per_minute;
-    l.bytes_up = own->bytes_up;
-    return l;
-}
-
-/* Whether there is room for what is allowed: records, budgets, and the proxy itself. */
-static enum reason
-admit(struct exchange *x)
-{
-    struct shared *shared = x->proxy->shared;
-    struct slice sandbox = slice_str(x->identity->sub);
-    struct budget_limits limits = exchange_limits(x);
-    if (x->proxy->draining)
-        return REASON_SHUTTING_DOWN;
-    if (!journal_available(x->proxy->journal))
-        return REASON_RECORD_UNAVAILABLE;
-    enum reason r = shared_begin_request(shared, sandbox, &limits, loop_wall_us(x->proxy->loop) / 1000000);
-    if (r != REASON_OK)
-        return r;
-    if (limits.bytes_up && !shared_spend_bytes(shared, sandbox, &limits, 0))
-        return REASON_LIMIT_BYTES;
-    if (x->kind == EXCHANGE_FORWARD)
-        return REASON_OK;
-    r = shared_open_tunnel(shared, x->proxy->worker, sandbox, &limits);
-    if (r == REASON_OK) {
-        x->holds_tunnel = true;
-        shared_add(shared, COUNTER_TUNNELS_OPENED, 1);
-    }
-    return r;
+    struct exchange *x = exchange_new(c);
+    x->inside = c->inside;
+    x->pooled = true; /* the tunnel's upstream connection is there already */
+    enum reason r = read_request(x, head);
+    x->kind = EXCHANGE_INNER;
+    enum reason who = identify_by_tunnel(x);
+    if (r == REASON_OK)
+        r = who;
+    if (r == REASON_OK)
+        r = slice_is(x->head.method, "CONNECT") ? REASON_REQUEST_MALFORMED : make_out_inner_target(x);
+    if (r == REASON_OK)
+        r = inspect_denied(x->inside);
+    if (r == REASON_OK)
+        r = decide(x);
+    if (r == REASON_OK)
+        r = admit(x);
+    if (r == REASON_OK)
+        record_decision(x);
+    else
+        refuse(x, r);
 }
 
 void
 exchange_start(struct client *c, struct slice head)
 {
+    if (c->inside) {
+        start_inner(c, head);
+        return;
+    }
     struct exchange *x = exchange_new(c);
     enum reason r = read_request(x, head);
     if (r == REASON_OK)
@@ -437,6 +326,11 @@ void
 exchange_start_refused(struct client *c, struct slice raw, enum reason reason)
 {
     struct exchange *x = exchange_new(c);
+    if (c->inside) {
+        x->inside = c->inside;
+        x->kind = EXCHANGE_INNER;
+        (void)identify_by_tunnel(x);
+    }
     x->raw_target = arena_dup(x->arena, slice_of(raw.ptr, raw.len < RAW_TARGET_MAX ? raw.len : RAW_TARGET_MAX));
     refuse(x, reason);
 }
@@ -512,12 +406,12 @@ on_dialed(void *owner, enum reason reason, struct stream *stream, const struct a
     serve(x);
 }
 
-static void
-dial(struct exchange *x)
+void
+exchange_dial(struct exchange *x, dial_fn *on_done)
 {
     exchange_enter(x, EXCHANGE_DIALING);
     int64_t timeout_ms = snapshot_settings(x->snapshot)->connect_timeout_ms;
-    x->dial = dial_start(x->proxy->loop, steal(&x->endpoints), timeout_ms, on_dialed, x);
+    x->dial = dial_start(x->proxy->loop, steal(&x->endpoints), timeout_ms, on_done, x);
 }
 
 static void
@@ -526,10 +420,10 @@ on_decision_handed(void *owner, bool kept)
     struct exchange *x = owner;
     if (!kept)
         exchange_fail(x, REASON_RECORD_UNAVAILABLE, NULL);
-    else if (x->pooled)
-        serve(x);
+    else if (x->pooled || x->inspect)
+        serve(x); /* inspected: the upstream is dialled when the hello has been seen */
     else
-        dial(x);
+        exchange_dial(x, on_dialed);
 }
 
 static void
@@ -631,26 +525,43 @@ exchange_redial(struct exchange *x)
     if (r != REASON_OK)
         exchange_fail(x, r, NULL);
     else
-        dial(x);
+        exchange_dial(x, on_dialed);
 }
 
 static void
-start_tunnel(struct exchange *x)
+start_tunnel(struct exchange *x, enum reason denied)
 {
     const char *established = x->kind == EXCHANGE_CONNECT ? "HTTP/1.1 200 Connection established\r\n\r\n" : "";
     struct buf from_client;
     x->status = x->kind == EXCHANGE_CONNECT ? 200 : 0;
     struct stream *client = client_take(steal(&x->client), &from_client);
-    tunnel_start(x, client, &from_client, slice_str(established));
+    if (x->inspect)
+        inspect_start(x, client, &from_client, slice_str(established), denied);
+    else
+        tunnel_start(x, client, &from_client, slice_str(established));
 }
 
 static void
 on_ready(struct exchange *x)
 {
-    if (x->kind == EXCHANGE_FORWARD)
+    if (exchange_is_request(x))
         forward_start(x);
     else
-        start_tunnel(x);
+        start_tunnel(x, x->denied);
+}
+
+/* The tunnel's upstream, if it could be had; else what stood in the way is said to each request. */
+static void
+serve_inside(struct exchange *x)
+{
+    const char *detail = NULL;
+    enum reason r = inspect_fault(x->inside, &detail);
+    if (r == REASON_OK && !(x->upstream = inspect_borrow(x->inside)))
+        r = REASON_UPSTREAM_CLOSED;
+    if (r != REASON_OK)
+        exchange_fail(x, r, detail);
+    else
+        forward_start(x);
 }
 
 static void
@@ -659,7 +570,9 @@ on_kept(void *owner, bool kept)
     struct exchange *x = owner;
     if (!kept)
         exchange_fail(x, REASON_RECORD_UNAVAILABLE, NULL);
-    else if (snapshot_settings(x->snapshot)->parent_url && !x->pooled)
+    else if (x->inside)
+        serve_inside(x);
+    else if (snapshot_settings(x->snapshot)->parent_url && !x->pooled && !x->inspect)
         parent_start(x, on_ready);
     else
         on_ready(x);
@@ -684,6 +597,8 @@ exchange_count(struct exchange *x, uint64_t up, uint64_t down)
     x->bytes_down += down;
     x->unspent_up += up;
     x->active_ms = loop_now_ms(x->proxy->loop);
+    if (x->inside)
+        inspect_count(x->inside, up, down);
     if (x->unspent_up < BUDGET_STEP)
         return true;
     struct budget_limits limits = exchange_limits(x);
@@ -695,80 +610,4 @@ exchange_count(struct exchange *x, uint64_t up, uint64_t down)
     x->reason = REASON_LIMIT_BYTES;
     exchange_finish(x, "limit_bytes");
     return false;
-}
-
-/* On a listener with a token the renewed token carries on what the old one began, for the same sandbox and policy. */
-static void
-follow_renewed_token(struct exchange *x, struct snapshot *s, int64_t now_s)
-{
-    struct slice token = port_token(x->port, s);
-    struct identity *fresh = NULL;
-    bool cached;
-    if (!token.ptr || verifier_check(snapshot_verifier(s), token, &x->from, now_s, &fresh, &cached) != REASON_OK)
-        return;
-    const char *a = fresh->policy_name ? fresh->policy_name : "", *b = x->identity->policy_name ? x->identity->policy_name : "";
-    if (strcmp(fresh->sub, x->identity->sub) == 0 && strcmp(a, b) == 0) {
-        identity_unref(x->identity);
-        x->identity = steal(&fresh);
-    }
-    identity_unref(fresh);
-}
-
-static enum reason
-decide_again(struct exchange *x, struct snapshot *s)
-{
-    const struct policy *policy = NULL;
-    struct verdict v;
-    enum reason r = snapshot_policy(s, x->identity, &policy);
-    if (r != REASON_OK)
-        return r;
-    struct question q = {.target = &x->target};
-    if (x->arena && x->kind == EXCHANGE_FORWARD) {
-        q.method = x->head.method;
-        q.path = x->path;
-    }
-    policy_decide(policy, &q, &v);
-    if (v.action != ACTION_ALLOW)
-        return v.reason;
-    struct endpoints *e = NULL;
-    if (x->address.family && !snapshot_settings(s)->parent_url)
-        r = guard_judge(snapshot_guard(s), policy, &x->target, &x->address, 1, &e);
-    endpoints_free(e);
-    return r;
-}
-
-static void
-cut(struct exchange *x, enum reason reason, const char *cause)
-{
-    x->reason = reason;
-    if (x->client)
-        exchange_fail(x, reason, NULL);
-    else
-        exchange_finish(x, cause);
-}
-
-void
-exchange_recheck(struct exchange *x, bool snapshot_changed)
-{
-    struct snapshot *s = x->proxy->snapshot;
-    const struct settings *set = snapshot_settings(s);
-    int64_t now_s = loop_wall_us(x->proxy->loop) / 1000000, now_ms = loop_now_ms(x->proxy->loop);
-    if (!x->policy || !x->has_target)
-        return;
-    if (x->port->settings->token_file || x->port->settings->token_fd)
-        follow_renewed_token(x, s, now_s);
-    enum reason r = verifier_recheck(snapshot_verifier(s), x->identity, &x->from, now_s);
-    if (r == REASON_OK && snapshot_changed)
-        r = decide_again(x, s);
-    if (r != REASON_OK) {
-        cut(x, r, reason_text(r));
-        return;
-    }
-    bool tunnel = x->state == EXCHANGE_PEEKING || x->state == EXCHANGE_RELAYING;
-    if (tunnel && set->lifetime_ms && now_ms - x->started_ms > set->lifetime_ms)
-        exchange_finish(x, "lifetime");
-    else if (tunnel && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
-        exchange_finish(x, "idle_timeout");
-    else if (x->forward && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
-        forward_idle(x->forward);
 }

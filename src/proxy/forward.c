@@ -7,6 +7,7 @@
 #include "sallyport/http/body.h"
 #include "sallyport/http/fields.h"
 #include "sallyport/http/websocket.h"
+#include "sallyport/proxy/inspect.h"
 #include "sallyport/proxy/parent.h"
 #include "sallyport/proxy/pool.h"
 #include "sallyport/proxy/tunnel.h"
@@ -81,7 +82,12 @@ complete(struct forward *f)
     struct exchange *x = f->x;
     struct client *c = f->client;
     bool stays = f->client_stays && f->request_done;
-    if (upstream_is_reusable(f) && snapshot_generation(x->snapshot) == snapshot_generation(x->proxy->snapshot))
+    if (x->inside) {
+        if (upstream_is_reusable(f))
+            inspect_return(x->inside, steal(&x->upstream));
+        else
+            stays = false;
+    } else if (upstream_is_reusable(f) && snapshot_generation(x->snapshot) == snapshot_generation(x->proxy->snapshot))
         pool_put(x->proxy->pool, x, steal(&x->upstream));
     exchange_finish(x, "complete");
     if (stays)
@@ -252,6 +258,9 @@ choose_response_framing(struct forward *f)
     else if (f->response_kind == BODY_CHUNKED && !modern)
         f->response_kind = BODY_TO_EOF;
     f->client_stays = modern && f->x->head.persistent && !f->x->proxy->draining && f->response_kind != BODY_TO_EOF;
+    /* Inside a tunnel one connection goes with one upstream connection: both end together. */
+    if (f->x->inside && (!f->response.persistent || f->response.body == BODY_TO_EOF))
+        f->client_stays = false;
 }
 
 /* A parent's refusal is relayed with its reason; a 407 of the parent is about our credential, not the client's. */
@@ -372,6 +381,8 @@ fill_from_upstream(struct forward *f)
         if (io == STREAM_DONE) {
             buf_commit(&f->up_in, got);
             more = f->up_heard = true;
+            if (got < FORWARD_RUN)
+                break;
             continue;
         }
         f->up_eof = true;
@@ -386,7 +397,7 @@ static bool
 retry_on_new_connection(struct forward *f)
 {
     struct exchange *x = f->x;
-    if (!x->pooled || x->retried || f->up_heard || !is_safe_to_repeat(x) || x->head.body != BODY_NONE)
+    if (x->inside || !x->pooled || x->retried || f->up_heard || !is_safe_to_repeat(x) || x->head.body != BODY_NONE)
         return false;
     stream_free(steal(&x->upstream));
     f->over = true;
@@ -395,12 +406,31 @@ retry_on_new_connection(struct forward *f)
     return true;
 }
 
+/* Inside a tunnel: the upstream closed its kept connection while this request was on its way. Clients know how to meet that
+ * on a connection that ends (RFC 9112 section 9.3.1); an answer of ours would hide it from them. */
+static bool
+was_lost_between_requests(const struct forward *f)
+{
+    return f->x->inside && inspect_was_used(f->x->inside) && !f->up_heard;
+}
+
+static void
+end_with_upstream(struct forward *f)
+{
+    struct client *c = f->client;
+    f->x->reason = REASON_UPSTREAM_CLOSED;
+    exchange_finish(f->x, "upstream_closed");
+    client_free(c);
+}
+
 /* The upstream has said all it will. False: the exchange has ended. */
 static bool
 take_upstream_eof(struct forward *f)
 {
     if (!f->answered) {
-        if (!retry_on_new_connection(f))
+        if (was_lost_between_requests(f))
+            end_with_upstream(f);
+        else if (!retry_on_new_connection(f))
             fail(f, REASON_UPSTREAM_CLOSED);
         return false;
     }

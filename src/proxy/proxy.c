@@ -11,6 +11,7 @@
 #include "sallyport/proxy/core.h"
 #include "sallyport/proxy/exchange.h"
 #include "sallyport/net/dgram.h"
+#include "sallyport/proxy/keeperlink.h"
 #include "sallyport/proxy/names.h"
 #include "sallyport/proxy/pool.h"
 #include "sallyport/proxy/responder.h"
@@ -99,15 +100,19 @@ on_tick(void *arg)
     timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
 }
 
-/* Trust towards a parent proxy. Without it tunnels through that parent fail (upstream_tls) and nothing else does. */
+/* Trust towards upstreams and a parent proxy. Without it what goes there fails (upstream_tls) and nothing else does. */
 static void
-replace_parent_tls(struct proxy *p)
+replace_trust(struct proxy *p)
 {
     const struct settings *set = snapshot_settings(p->snapshot);
     struct slice roots = snapshot_blob(p->snapshot, "upstream-ca");
     struct err err = {0};
     SSL_CTX_free(p->parent_tls);
     p->parent_tls = NULL;
+    if (p->keeper && keeper_link_set(p->keeper, p->snapshot, &err) < 0)
+        diag(DIAG_ALARM, "what is to be inspected is refused: %s", err.text);
+    if (!roots.ptr)
+        roots = snapshot_blob(p->snapshot, "system-roots");
     if (!set->parent_url || !slice_starts_with(slice_str(set->parent_url), "https://"))
         return;
     p->parent_tls = tls_client_context(roots.ptr ? roots : slice_of("", 0), &err);
@@ -124,6 +129,7 @@ proxy_new(const struct proxy_options *o)
     p->journal = o->journal;
     p->shared = o->shared;
     p->worker = o->worker;
+    p->keeper = o->keeper;
     p->connections_max = o->connections_max;
     p->scratch = mem_alloc(PROXY_SCRATCH);
     list_init(&p->old_resolvers);
@@ -133,7 +139,7 @@ proxy_new(const struct proxy_options *o)
     list_init(&p->dns);
     p->pool = pool_new(p->loop);
     replace_resolver(p);
-    replace_parent_tls(p);
+    replace_trust(p);
     timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
     return p;
 }
@@ -163,6 +169,7 @@ proxy_free(struct proxy *p)
     }
     names_free(p->names);
     SSL_CTX_free(p->parent_tls);
+    keeper_link_free(p->keeper);
     pool_free(p->pool);
     resolver_free(p->resolver);
     while (!list_empty(&p->old_resolvers)) {
@@ -185,6 +192,15 @@ listener_named(const struct snapshot *s, const char *name)
         if (strcmp(set->listeners[i].name, name) == 0)
             return &set->listeners[i];
     return NULL;
+}
+
+bool
+has_port(const uint16_t *ports, size_t n, uint16_t port)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ports[i] == port)
+            return true;
+    return false;
 }
 
 size_t
@@ -321,7 +337,7 @@ proxy_set_snapshot(struct proxy *p, struct snapshot *snapshot)
         }
     }
     replace_resolver(p);
-    replace_parent_tls(p);
+    replace_trust(p);
     pool_flush(p->pool);
     journal_set(p->journal, snapshot_settings(snapshot)->durability, snapshot_settings(snapshot)->record_format);
     struct list_node *next;

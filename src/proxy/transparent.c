@@ -20,15 +20,6 @@ transparent_alert(void)
 }
 
 static bool
-has_port(const uint16_t *ports, size_t n, uint16_t port)
-{
-    for (size_t i = 0; i < n; i++)
-        if (ports[i] == port)
-            return true;
-    return false;
-}
-
-static bool
 is_tls_port(const struct client *c)
 {
     const struct settings *s = snapshot_settings(c->proxy->snapshot);

@@ -147,6 +147,8 @@ pump(struct tunnel *t, struct side *from, struct side *to)
         else if (!pass(t, from, to, slice_of(p->scratch, got)))
             return;
         moved += got;
+        if (got < PROXY_SCRATCH)
+            break; /* the loop tells when there is more, or an end */
     }
     shut_if_done(from, to);
     if (t->client.shut && t->server.shut)
@@ -205,8 +207,8 @@ deny_plain(struct tunnel *t, enum reason reason)
         send_refusal(t);
 }
 
-static enum reason
-check_hello(struct exchange *x, const struct hello *hello)
+enum reason
+tunnel_check_hello(struct exchange *x, const struct hello *hello)
 {
     struct host named;
     if (hello->has_ech && snapshot_settings(x->snapshot)->ech_refuse)
@@ -240,7 +242,7 @@ peek_hello(struct tunnel *t)
         r = REASON_NOT_TLS;
         break;
     case HELLO_COMPLETE:
-        r = check_hello(t->x, &hello);
+        r = tunnel_check_hello(t->x, &hello);
         break;
     }
     if (r != REASON_OK)
@@ -388,15 +390,6 @@ on_server(void *owner, enum stream_event event)
 
 /* ---- beginning and end ---- */
 
-static bool
-has_port(const uint16_t *ports, size_t n, uint16_t port)
-{
-    for (size_t i = 0; i < n; i++)
-        if (ports[i] == port)
-            return true;
-    return false;
-}
-
 static enum peek
 peek_for(const struct exchange *x)
 {
@@ -457,6 +450,12 @@ tunnel_start_upgraded(struct exchange *x, struct stream *client, struct buf *fro
     pump(t, &t->server, &t->client);
     if (!t->over)
         pump(t, &t->client, &t->server);
+}
+
+void
+tunnel_tune(struct tunnel *t)
+{
+    stream_tune(t->server.stream);
 }
 
 static void

@@ -11,6 +11,7 @@
 #include "sallyport/proxy/core.h"
 
 struct exchange;
+struct inspection;
 
 enum client_state {
     CLIENT_NEW = 0,
@@ -34,6 +35,7 @@ struct client {
     struct buf out;             /* our replies, or what a forward writes to the client */
     struct head_scan scan;
     struct exchange *exchange;  /* in CLIENT_EXCHANGE */
+    struct inspection *inside;  /* the connection inside an inspected tunnel; NULL outside */
     struct presentation from;
     char x5t[44];
     char address[SOCKADDR_TEXT_SIZE];
@@ -45,6 +47,8 @@ struct client {
 };
 
 void client_accept(struct port *port, int fd);
+/* The connection inside an inspected tunnel, its TLS done; heads are read from it as from any other. */
+struct client *client_new_inside(struct inspection *i, struct exchange *tunnel, struct stream *stream);
 void client_free(struct client *c);
 /* Sends bytes that are not HTTP (a TLS alert; none: empty) and closes behind them. */
 void client_refuse(struct client *c, struct slice bytes);

@@ -15,6 +15,7 @@
 #include "sallyport/proxy/snapshot.h"
 
 struct pool;
+struct keeper_link;
 struct names;
 struct dgram;
 
@@ -47,6 +48,7 @@ struct proxy {
     size_t tunnels;              /* exchanges that have taken their client's stream */
     struct pool *pool;           /* idle upstream connections of plain HTTP */
     struct timer tick;           /* expiry and idle limits of live exchanges */
+    struct keeper_link *keeper;  /* what inspection needs: leaves, trust in upstreams; NULL without */
     SSL_CTX *parent_tls;         /* towards an https:// parent; made once a snapshot */
     struct names *names;         /* synthetic addresses; one sandbox's, so a worker with DNS serves one */
     char *scratch;               /* PROXY_SCRATCH bytes for reads that need no buffer of their own */
@@ -61,6 +63,7 @@ struct proxy {
 
 /* Something ended: resumes accepting, and tells a drain that it may be over. */
 void proxy_settle(struct proxy *p);
+bool has_port(const uint16_t *ports, size_t n, uint16_t port);
 size_t proxy_connections(const struct proxy *p);
 /* Who a listener with a token speaks for, by the present snapshot and time; a new reference, NULL when the token is not good. */
 struct identity *port_identity(struct port *port);

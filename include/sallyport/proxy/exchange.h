@@ -11,6 +11,7 @@
 struct tunnel;
 struct forward;
 struct parent;
+struct inspection;
 
 /* A state is a place where we wait. */
 enum exchange_state {
@@ -21,6 +22,8 @@ enum exchange_state {
     EXCHANGE_CHAINING,  /* the parent proxy has our CONNECT */
     EXCHANGE_KEEPING,   /* the decision record must be kept before the first byte goes upstream */
     EXCHANGE_PEEKING,   /* after the 200: the client's first bytes are looked at */
+    EXCHANGE_UPSTREAM_TLS,
+    EXCHANGE_CLIENT_TLS,
     EXCHANGE_RELAYING,
     EXCHANGE_SERVING,   /* plain HTTP */
     EXCHANGE_CLOSING,
@@ -28,7 +31,7 @@ enum exchange_state {
 };
 
 /* TRANSPARENT: a connection that the sandbox believes to be to its target; like a CONNECT, without its words. */
-enum exchange_kind { EXCHANGE_UNKNOWN = 0, EXCHANGE_CONNECT, EXCHANGE_FORWARD, EXCHANGE_TRANSPARENT };
+enum exchange_kind { EXCHANGE_UNKNOWN = 0, EXCHANGE_CONNECT, EXCHANGE_FORWARD, EXCHANGE_TRANSPARENT, EXCHANGE_INNER };
 
 struct exchange {
     struct list_node node;           /* in proxy.exchanges */
@@ -63,12 +66,19 @@ struct exchange {
     struct addr address;             /* that was dialled */
     struct tunnel *tunnel;
     struct forward *forward;
+    struct inspection *inspection;   /* of an inspected tunnel */
+    struct inspection *inside;       /* of an inner request: the inspection that it came through */
+    char parent_id[ULID_TEXT_SIZE];  /* of an inner request; "" */
+    struct slice token;              /* as presented, while the arena is there: the keeper judges it for itself */
+    enum reason denied;              /* why an inspected tunnel opens only to say so; REASON_OK */
+    bool inspect;                    /* this tunnel opens for inspection */
     uint64_t bytes_up, bytes_down;
     uint64_t unspent_up;             /* of bytes_up, not yet taken from the budget */
     enum reason reason;              /* why it ended, REASON_OK or what went wrong */
     uint16_t status;                 /* of the answer that the client got */
     const char *cause;               /* static text */
     char *sni;                       /* of the hello; heap, NULL */
+    bool tuned;                      /* socket options of a connection that lasts */
     bool detached;                   /* the client's stream is ours: counted in proxy.tunnels */
     bool has_target, decided, holds_tunnel, pooled, retried;
     bool denied_in_tunnel;           /* refused after the 200 */
@@ -95,7 +105,11 @@ void exchange_deny_in_tunnel(struct exchange *x, enum reason reason);
 bool exchange_count(struct exchange *x, uint64_t up, uint64_t down);
 /* By the clock and the present snapshot: still allowed? Ends it otherwise. */
 void exchange_recheck(struct exchange *x, bool snapshot_changed);
+/* A request that is seen whole, as opposed to a tunnel. */
+bool exchange_is_request(const struct exchange *x);
 struct budget_limits exchange_limits(const struct exchange *x);
+/* Dials what was judged; the record has been handed over. */
+void exchange_dial(struct exchange *x, dial_fn *on_done);
 /* A fresh upstream connection for a forward whose pooled one was stale. */
 void exchange_redial(struct exchange *x);
 

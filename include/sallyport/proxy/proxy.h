@@ -7,6 +7,7 @@
 #include "sallyport/proxy/shared.h"
 #include "sallyport/proxy/snapshot.h"
 
+struct keeper_link;
 struct proxy;
 
 struct proxy_options {
@@ -15,6 +16,7 @@ struct proxy_options {
     struct journal *journal;      /* borrowed */
     struct shared *shared;        /* borrowed */
     unsigned worker;              /* slot, below SHARED_WORKERS_MAX */
+    struct keeper_link *keeper;   /* taken over; NULL: nothing is inspected */
     size_t connections_max;       /* clients at once; past it accepting pauses */
 };
 

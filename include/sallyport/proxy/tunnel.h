@@ -4,6 +4,7 @@
 #define SALLYPORT_PROXY_TUNNEL_H
 
 #include "sallyport/proxy/exchange.h"
+#include "sallyport/tls/hello.h"
 
 #define TUNNEL_BUFFER_MAX 65536 /* bytes held back a direction while the other side is slow, or looked at */
 
@@ -11,6 +12,9 @@
 void tunnel_start(struct exchange *x, struct stream *client, struct buf *from_client, struct slice to_client);
 /* After a 101: both sides speak freely; nothing is checked any more. */
 void tunnel_start_upgraded(struct exchange *x, struct stream *client, struct buf *from_client, struct buf *to_client, struct buf *from_upstream);
+/* Does the hello name the target? Keeps the SNI for the record. */
+enum reason tunnel_check_hello(struct exchange *x, const struct hello *hello);
+void tunnel_tune(struct tunnel *t); /* the upstream side: the client side has it from its listener */
 void tunnel_free(struct tunnel *t); /* closes both streams */
 
 #endif

@@ -1,0 +1,13 @@
+/* The steps of the pipeline that wait for nothing, in their order. Each fills in its part of the exchange or says why not. */
+#ifndef SALLYPORT_PROXY_REQUEST_H
+#define SALLYPORT_PROXY_REQUEST_H
+
+#include "sallyport/proxy/exchange.h"
+
+enum reason read_request(struct exchange *x, struct slice head);   /* bytes -> x->head, x->kind */
+enum reason make_out_target(struct exchange *x);                   /* -> x->target, x->path; holds Host to it */
+enum reason make_out_inner_target(struct exchange *x);             /* the same inside an inspected tunnel */
+enum reason decide(struct exchange *x);                            /* the policy's verdict -> x->verdict, x->inspect */
+enum reason admit(struct exchange *x);                             /* records, budgets, draining */
+
+#endif

@@ -1,0 +1,161 @@
+/* The pure part of an exchange: what is asked for, whether it may be, and whether there is room for it. No effects but the
+ * budgets that admission takes; no waits. */
+#include "sallyport/proxy/request.h"
+
+#include "sallyport/base/arena.h"
+#include "sallyport/proxy/inspect.h"
+
+enum reason
+read_request(struct exchange *x, struct slice head)
+{
+    struct slice copy = arena_dup(x->arena, head);
+    enum reason r = head_parse_request(x->arena, copy, &x->head);
+    if (r != REASON_OK) {
+        x->head = (struct head){0};
+        x->raw_target = copy;
+        return r;
+    }
+    x->raw_target = x->head.target;
+    x->kind = slice_is(x->head.method, "CONNECT") ? EXCHANGE_CONNECT : EXCHANGE_FORWARD;
+    return REASON_OK;
+}
+
+/* "OPTIONS http://host HTTP/1.1" without a path asks about the server as a whole (RFC 9110 section 9.3.7). */
+static bool
+is_server_options(const struct exchange *x)
+{
+    static const char scheme[] = "http://";
+    struct slice t = x->head.target;
+    if (!slice_is(x->head.method, "OPTIONS") || t.len <= sizeof scheme - 1)
+        return false;
+    struct slice authority = slice_of(t.ptr + sizeof scheme - 1, t.len - (sizeof scheme - 1));
+    return !slice_has_byte(authority, '/') && !slice_has_byte(authority, '?');
+}
+
+enum reason
+make_out_target(struct exchange *x)
+{
+    enum reason r = x->kind == EXCHANGE_CONNECT ? target_from_authority(x->head.target, &x->target)
+                                                : target_from_uri(x->head.target, &x->target, &x->path);
+    if (r != REASON_OK)
+        return r;
+    x->has_target = true;
+    if (is_server_options(x))
+        x->path = slice_str("*");
+    size_t count = 0;
+    struct slice host = head_field(&x->head, "Host", &count);
+    return count ? target_check_host_field(&x->target, host) : REASON_OK;
+}
+
+bool
+exchange_is_request(const struct exchange *x)
+{
+    return x->kind == EXCHANGE_FORWARD || x->kind == EXCHANGE_INNER;
+}
+
+static enum reason
+check_method(const struct exchange *x)
+{
+    if (!exchange_is_request(x))
+        return REASON_OK;
+    enum reason r = method_check(x->head.method);
+    return r == REASON_METHOD_UNKNOWN && policy_knows_method(x->policy, x->head.method) ? REASON_OK : r;
+}
+
+enum reason
+decide(struct exchange *x)
+{
+    enum reason r = check_method(x);
+    if (r != REASON_OK)
+        return r;
+    struct question q = {.target = &x->target};
+    if (exchange_is_request(x)) {
+        q.method = x->head.method;
+        q.path = x->path;
+    }
+    policy_decide(x->policy, &q, &x->verdict);
+    switch (x->verdict.action) {
+    case ACTION_DENY:
+        return x->verdict.reason;
+    case ACTION_ALLOW:
+        return REASON_OK;
+    case ACTION_INSPECT: /* what a request may do is not known yet: each will be judged by itself */
+        x->inspect = true;
+        return exchange_is_request(x) ? REASON_INTERNAL : REASON_OK;
+    }
+    return REASON_INTERNAL;
+}
+
+struct budget_limits
+exchange_limits(const struct exchange *x)
+{
+    struct budget_limits l = {.tunnels = snapshot_settings(x->snapshot)->tunnels_per_sandbox};
+    if (!x->policy)
+        return l;
+    const struct policy_limits *own = policy_limits_of(x->policy);
+    if (own->tunnels && (!l.tunnels || own->tunnels < l.tunnels))
+        l.tunnels = own->tunnels;
+    l.requests_per_minute = own->requests_per_minute;
+    l.bytes_up = own->bytes_up;
+    return l;
+}
+
+/* Whether there is room for what is allowed: records, budgets, and the proxy itself. */
+enum reason
+admit(struct exchange *x)
+{
+    struct shared *shared = x->proxy->shared;
+    struct slice sandbox = slice_str(x->identity->sub);
+    struct budget_limits limits = exchange_limits(x);
+    if (x->proxy->draining)
+        return REASON_SHUTTING_DOWN;
+    if (!journal_available(x->proxy->journal))
+        return REASON_RECORD_UNAVAILABLE;
+    enum reason r = shared_begin_request(shared, sandbox, &limits, loop_wall_us(x->proxy->loop) / 1000000);
+    if (r != REASON_OK)
+        return r;
+    if (limits.bytes_up && !shared_spend_bytes(shared, sandbox, &limits, 0))
+        return REASON_LIMIT_BYTES;
+    if (exchange_is_request(x))
+        return REASON_OK;
+    r = shared_open_tunnel(shared, x->proxy->worker, sandbox, &limits);
+    if (r == REASON_OK) {
+        x->holds_tunnel = true;
+        shared_add(shared, COUNTER_TUNNELS_OPENED, 1);
+    }
+    return r;
+}
+
+/* origin-form, byte-exact; OPTIONS may ask about the server; absolute-form only of the tunnel's own target. */
+static enum reason
+inner_path(const struct head *head, const struct target *target, struct slice *ret)
+{
+    static const char scheme[] = "https://";
+    struct slice t = head->target;
+    if (slice_is(t, "*") && slice_is(head->method, "OPTIONS")) {
+        *ret = t;
+        return REASON_OK;
+    }
+    if (slice_starts_with(t, scheme)) {
+        struct slice rest = slice_of(t.ptr + sizeof scheme - 1, t.len - (sizeof scheme - 1)), path;
+        struct slice authority = slice_split(rest, '/', &path);
+        enum reason r = target_check_host_field(target, authority);
+        if (r != REASON_OK)
+            return r;
+        t = path.ptr ? slice_of(path.ptr - 1, path.len + 1) : slice_str("/");
+    }
+    *ret = t;
+    return path_is_wellformed(t) ? REASON_OK : REASON_REQUEST_MALFORMED;
+}
+
+/* Inside a tunnel the target is the tunnel's; the request may only repeat it (RFC 9112 section 3.2). */
+enum reason
+make_out_inner_target(struct exchange *x)
+{
+    size_t count = 0;
+    enum reason r = inner_path(&x->head, &x->target, &x->path);
+    struct slice host = head_field(&x->head, "Host", &count);
+    if (r == REASON_OK && count)
+        r = target_check_host_field(&x->target, host);
+    return r;
+}
