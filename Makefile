@@ -16,7 +16,7 @@ comma   := ,
 VARIANT := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
 OUT     := build/$(VARIANT)
 
-PKGS    := libevent_core libevent_extra openssl jansson libjwt libpcre2-8 libcares libidn2 libpsl libseccomp
+PKGS    := libevent_core libevent_extra openssl jansson libjwt libpcre2-8 libcares libidn2 libpsl libseccomp libnghttp2
 # llhttp comes as C sources in Debian's node-llhttp.
 LLHTTP_SRC := $(firstword $(wildcard /usr/share/llhttp /usr/local/share/llhttp))
 LLHTTP_INC := $(firstword $(wildcard /usr/share/include/llhttp /usr/local/include/llhttp))

@@ -1,0 +1,897 @@
+/* HTTP/2 sessions over nghttp2, which knows frames, HPACK and the state of streams. What is ours here: which messages are
+ * good (h2_fields.c), what a peer may cost (h2_limits.c), and flow control that reaches from end to end. The connection's
+ * window is given back at once and a stream's only when its data was passed on, so that a slow reader
+ * stops its own stream and no other, and what waits in memory is bounded by the streams' windows. */
+#include "sallyport/http/h2.h"
+
+#include <assert.h>
+#include <nghttp2/nghttp2.h>
+#include <stdio.h>
+
+#include "sallyport/base/list.h"
+#include "sallyport/base/mem.h"
+#include "sallyport/http/h2_limits.h"
+
+#define WINDOW_FIRST 65535            /* RFC 9113 section 6.9.2: what a stream has without a word */
+#define CONNECTION_WINDOW (8 << 20)   /* in flight, never held: any path's bandwidth times its delay */
+#define QUEUE_MAX 512                 /* frames that wait because the peer does not read */
+#define ACKS_MAX 256                  /* of these, answers to PING and SETTINGS */
+#define HEADER_BOMB 4                 /* times the header list's limit: no longer a mistake */
+#define FAULT_TEXT_SIZE 96
+
+struct h2_session {
+    enum h2_role role;
+    struct h2_limits limits;
+    struct h2_callbacks on;
+    void *owner;
+    nghttp2_session *ng;
+    struct h2_meter meter;
+    int64_t now_ms;          /* as last told */
+    int64_t started_ms;
+    struct list streams;
+    struct list sent;        /* streams with sent_count to be told */
+    size_t grown;            /* of limits.window_growth */
+    struct slice chunk;      /* given by nghttp2 and not yet written; valid until it is asked again */
+    bool settings_acked;
+    bool draining;
+    uint32_t fault_code;
+    char fault[FAULT_TEXT_SIZE]; /* "" while nothing is wrong */
+};
+
+struct h2_stream {
+    struct list_node node, sent_node;
+    struct h2_session *session;
+    int32_t id;
+    void *owner;
+    bool told;               /* the owner knows of it: on_closed is due */
+    bool counted;            /* a fault of this stream was counted */
+    bool reset_by_owner;
+    bool not_sent;           /* a request that never left */
+    struct h2_head *reading; /* the block that is coming in */
+    bool head_seen;          /* the final head came: what follows are trailers */
+    bool remote_ended, local_ended;
+    bool discard;
+    size_t held;             /* given by on_data, not consumed */
+    size_t window;           /* the stream's, as the peer may use it */
+    size_t passed;           /* consumed since the window grew */
+    struct buf out;
+    bool answered;           /* a final response was submitted, or the request */
+    bool finished;           /* what is in `out` is the rest */
+    bool deferred;           /* nghttp2 waits for h2_stream_write */
+    struct h2_head *trailers;
+    size_t sent_count;
+};
+
+/* ---- faults ---- */
+
+static void
+set_fault(struct h2_session *s, uint32_t code, const char *text, size_t len)
+{
+    size_t n = len < sizeof s->fault - 1 ? len : sizeof s->fault - 1;
+    for (size_t i = 0; i < n; i++)
+        s->fault[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+    s->fault[n] = '\0';
+    s->fault_code = code;
+}
+
+void
+h2_session_terminate(struct h2_session *s, uint32_t code, const char *why)
+{
+    if (s->fault[0])
+        return;
+    set_fault(s, code, why, strlen(why));
+    nghttp2_session_terminate_session(s->ng, code);
+}
+
+/* fault: of the meter, NULL when all is well. */
+static bool
+calm(struct h2_session *s, const char *fault)
+{
+    if (fault)
+        h2_session_terminate(s, H2_ENHANCE_YOUR_CALM, fault);
+    return s->fault[0] == '\0';
+}
+
+static void
+count_fault(struct h2_session *s, struct h2_stream *stream)
+{
+    if (stream && stream->counted)
+        return;
+    if (stream)
+        stream->counted = true;
+    calm(s, h2_meter_count(&s->meter, H2_KIND_FAULT, s->now_ms));
+}
+
+/* ---- streams ---- */
+
+static struct h2_stream *
+stream_new(struct h2_session *s, int32_t id, void *owner)
+{
+    struct h2_stream *stream = mem_zalloc(sizeof *stream);
+    stream->session = s;
+    stream->id = id;
+    stream->owner = owner;
+    stream->window = WINDOW_FIRST;
+    buf_init(&stream->out, s->limits.window_max);
+    list_append(&s->streams, &stream->node);
+    return stream;
+}
+
+static void
+stream_free(struct h2_stream *stream)
+{
+    struct h2_session *s = stream->session;
+    s->grown -= stream->window - WINDOW_FIRST;
+    list_remove(&s->streams, &stream->node);
+    if (list_linked(&stream->sent_node))
+        list_remove(&s->sent, &stream->sent_node);
+    h2_head_free(stream->reading);
+    h2_head_free(stream->trailers);
+    buf_done(&stream->out);
+    free(stream);
+}
+
+static struct h2_stream *
+stream_find(const struct h2_session *s, int32_t id)
+{
+    return id ? nghttp2_session_get_stream_user_data(s->ng, id) : NULL;
+}
+
+/* May the owner still hear of it? */
+static bool
+is_live(const struct h2_stream *stream)
+{
+    return stream && stream->told && !stream->reset_by_owner && !stream->session->fault[0];
+}
+
+static void
+tell_malformed(struct h2_session *s, struct h2_stream *stream)
+{
+    if (s->role == H2_SERVER && stream && !stream->told && !s->fault[0]) {
+        stream->told = stream->reset_by_owner = true;
+        s->on.on_malformed(s->owner);
+    }
+}
+
+/* The peer's message is not good; its stream ends here. */
+static void
+refuse_stream(struct h2_session *s, struct h2_stream *stream)
+{
+    h2_head_free(steal(&stream->reading));
+    count_fault(s, stream);
+    nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, H2_PROTOCOL_ERROR);
+    tell_malformed(s, stream);
+}
+
+/* ---- header blocks ---- */
+
+static enum h2_block
+block_kind(const struct h2_stream *stream)
+{
+    if (stream->head_seen)
+        return H2_BLOCK_TRAILERS;
+    return stream->session->role == H2_SERVER ? H2_BLOCK_REQUEST : H2_BLOCK_RESPONSE;
+}
+
+static int
+on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
+    if (!stream && frame->hd.type == NGHTTP2_HEADERS &&
+        frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        stream = stream_new(s, frame->hd.stream_id, NULL);
+        nghttp2_session_set_stream_user_data(ng, stream->id, stream);
+        /* Streams share the connection evenly; how the client weighs them is not asked. */
+        nghttp2_session_change_extpri_stream_priority(
+            ng, stream->id,
+            &(nghttp2_extpri){.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1}, 1);
+    }
+    if (stream) {
+        h2_head_free(stream->reading);
+        stream->reading = h2_head_new();
+    }
+    return 0;
+}
+
+static int
+on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
+          const uint8_t *value, size_t value_len, uint8_t flags, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
+    (void)ng;
+    if (!stream || !stream->reading)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    bool good = h2_head_read(stream->reading, block_kind(stream), slice_of(name, name_len),
+                             slice_of(value, value_len), (flags & NGHTTP2_NV_FLAG_NO_INDEX) != 0,
+                             s->limits.header_fields, s->limits.header_bytes);
+    if (stream->reading->size > (size_t)s->limits.header_bytes * HEADER_BOMB) {
+        calm(s, "header list bomb");
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
+    if (good)
+        return 0;
+    refuse_stream(s, stream);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+/* Fields that the library would drop without a word. */
+static int
+on_invalid_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name,
+                  size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+                  void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
+    (void)ng, (void)name, (void)name_len, (void)value, (void)value_len, (void)flags;
+    if (stream)
+        refuse_stream(s, stream);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+static void
+tell_head(struct h2_session *s, struct h2_stream *stream, struct h2_head *head)
+{
+    stream->head_seen = s->role == H2_SERVER || head->head.status >= 200;
+    if (s->role == H2_SERVER)
+        stream->told = true;
+    if (is_live(stream))
+        s->on.on_head(s->owner, stream, head);
+    else
+        h2_head_free(head);
+}
+
+static void
+tell_end(struct h2_session *s, struct h2_stream *stream, struct h2_head *trailers)
+{
+    if (is_live(stream) && !stream->discard)
+        s->on.on_end(s->owner, stream, trailers);
+    else
+        h2_head_free(trailers);
+}
+
+static void
+end_block(struct h2_session *s, struct h2_stream *stream, bool end)
+{
+    enum h2_block kind = block_kind(stream);
+    struct h2_head *head = stream->reading;
+    if (!head)
+        return;
+    head->end = end;
+    stream->remote_ended = end;
+    /* Somebody can be told that a request is too large; of other blocks a part is of no use. */
+    bool usable = !head->too_large || kind == H2_BLOCK_REQUEST;
+    if (!usable || !h2_head_judge(head, kind)) {
+        refuse_stream(s, stream);
+        return;
+    }
+    stream->reading = NULL;
+    if (kind == H2_BLOCK_TRAILERS)
+        tell_end(s, stream, head);
+    else
+        tell_head(s, stream, head);
+}
+
+/* ---- frames ---- */
+
+static int
+on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
+              void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, id);
+    (void)flags;
+    nghttp2_session_consume_connection(ng, len);
+    if (!is_live(stream) || stream->discard) {
+        nghttp2_session_consume_stream(ng, id, len);
+        return 0;
+    }
+    stream->held += len;
+    s->on.on_data(s->owner, stream, slice_of(data, len));
+    return 0;
+}
+
+static void
+on_data_frame(struct h2_session *s, struct h2_stream *stream, const nghttp2_frame *frame)
+{
+    bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    /* Nothing but padding: the meter took it for data. */
+    if (!end && frame->hd.length > 0 && frame->hd.length <= frame->data.padlen)
+        calm(s, h2_meter_count(&s->meter, H2_KIND_EMPTY, s->now_ms));
+    if (!end || !stream)
+        return;
+    stream->remote_ended = true;
+    tell_end(s, stream, NULL);
+}
+
+static int
+on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
+    (void)ng;
+    switch (frame->hd.type) {
+    case NGHTTP2_HEADERS:
+        if (stream)
+            end_block(s, stream, (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0);
+        break;
+    case NGHTTP2_DATA:
+        on_data_frame(s, stream, frame);
+        break;
+    case NGHTTP2_RST_STREAM:
+        if (s->role == H2_SERVER && stream && !stream->answered)
+            calm(s, h2_meter_count(&s->meter, H2_KIND_RESET_EARLY, s->now_ms));
+        break;
+    case NGHTTP2_SETTINGS:
+        if (frame->hd.flags & NGHTTP2_FLAG_ACK)
+            s->settings_acked = true;
+        break;
+    case NGHTTP2_GOAWAY:
+        if (!s->fault[0])
+            s->on.on_goaway(s->owner, frame->goaway.last_stream_id, frame->goaway.error_code);
+        break;
+    default: /* a byte of the peer: counted by the meter, of no meaning here */
+        break;
+    }
+    return 0;
+}
+
+/* The library found it wrong; it resets the stream or ends the connection by itself. */
+static int
+on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
+    (void)ng, (void)error;
+    count_fault(s, stream);
+    if (frame->hd.type == NGHTTP2_HEADERS)
+        tell_malformed(s, stream);
+    return 0;
+}
+
+static void
+end_local(struct h2_session *s, struct h2_stream *stream)
+{
+    stream->local_ended = true;
+    if (s->role == H2_SERVER && stream->discard && !stream->remote_ended) {
+        stream->counted = true;
+        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, H2_NO_ERROR);
+    }
+}
+
+static void
+on_goaway_sent(struct h2_session *s, const nghttp2_goaway *goaway)
+{
+    if (goaway->error_code == H2_NO_ERROR || s->fault[0])
+        return;
+    const char *text = (const char *)goaway->opaque_data;
+    if (goaway->opaque_data_len)
+        set_fault(s, goaway->error_code, text, goaway->opaque_data_len);
+    else
+        set_fault(s, goaway->error_code, "protocol error", sizeof "protocol error" - 1);
+}
+
+static int
+on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
+    (void)ng;
+    switch (frame->hd.type) {
+    case NGHTTP2_DATA:
+    case NGHTTP2_HEADERS:
+        h2_meter_earn(&s->meter);
+        if (stream && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+            end_local(s, stream);
+        break;
+    case NGHTTP2_RST_STREAM: /* for a fault that only shows here: lengths, windows */
+        if (stream && !stream->reset_by_owner)
+            count_fault(s, stream);
+        break;
+    case NGHTTP2_GOAWAY:
+        on_goaway_sent(s, &frame->goaway);
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+static int
+on_frame_not_sent(nghttp2_session *ng, const nghttp2_frame *frame, int error, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
+    (void)ng, (void)error;
+    if (stream && frame->hd.type == NGHTTP2_HEADERS && !stream->head_seen)
+        stream->not_sent = true;
+    return 0;
+}
+
+static int
+on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = stream_find(s, id);
+    (void)ng;
+    if (!stream)
+        return 0;
+    if (is_live(stream))
+        s->on.on_closed(s->owner, stream,
+                        stream->not_sent && s->role == H2_CLIENT ? H2_REFUSED_STREAM : code);
+    stream_free(stream);
+    return 0;
+}
+
+/* ---- sessions ---- */
+
+static nghttp2_session_callbacks *
+make_callbacks(void)
+{
+    nghttp2_session_callbacks *c;
+    if (nghttp2_session_callbacks_new(&c) != 0)
+        abort();
+    nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(c, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback(c, on_invalid_header);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data_chunk);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame_recv);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(c, on_invalid_frame);
+    nghttp2_session_callbacks_set_on_frame_send_callback(c, on_frame_sent);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(c, on_frame_not_sent);
+    nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
+    return c;
+}
+
+static nghttp2_option *
+make_options(const struct h2_limits *limits)
+{
+    nghttp2_option *o;
+    if (nghttp2_option_new(&o) != 0)
+        abort();
+    nghttp2_option_set_no_auto_window_update(o, 1);
+    nghttp2_option_set_no_closed_streams(o, 1);
+    nghttp2_option_set_max_outbound_ack(o, ACKS_MAX);
+    nghttp2_option_set_max_reserved_remote_streams(o, 0);
+    /* What came in by the limits must go out, uncompressed if need be. */
+    nghttp2_option_set_max_send_header_block_length(o, (size_t)limits->header_bytes * 4);
+    return o;
+}
+
+static void
+submit_settings(struct h2_session *s)
+{
+    const struct h2_limits *l = &s->limits;
+    nghttp2_settings_entry iv[5];
+    size_t n = 0;
+    iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, l->header_bytes};
+    if (s->role == H2_CLIENT) {
+        iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_PUSH, 0};
+    } else {
+        iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, l->streams};
+        iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
+        if (l->connect_protocol)
+            iv[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
+    }
+    if (nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, iv, n) != 0 ||
+        nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW) != 0)
+        abort();
+}
+
+struct h2_session *
+h2_session_new(enum h2_role role, const struct h2_limits *limits,
+               const struct h2_callbacks *callbacks, void *owner, int64_t now_ms)
+{
+    struct h2_session *s = mem_zalloc(sizeof *s);
+    assert(limits->window_max >= WINDOW_FIRST);
+    s->role = role;
+    s->limits = *limits;
+    s->on = *callbacks;
+    s->owner = owner;
+    s->now_ms = s->started_ms = now_ms;
+    list_init(&s->streams);
+    list_init(&s->sent);
+    h2_meter_init(&s->meter, role == H2_SERVER, limits->header_bytes * 2, now_ms);
+    nghttp2_session_callbacks *c = make_callbacks();
+    nghttp2_option *o = make_options(limits);
+    int rc = role == H2_SERVER ? nghttp2_session_server_new2(&s->ng, c, s, o)
+                               : nghttp2_session_client_new2(&s->ng, c, s, o);
+    nghttp2_session_callbacks_del(c);
+    nghttp2_option_del(o);
+    if (rc != 0)
+        abort(); /* memory, as everywhere */
+    submit_settings(s);
+    return s;
+}
+
+void
+h2_session_free(struct h2_session *s)
+{
+    if (!s)
+        return;
+    nghttp2_session_del(s->ng);
+    while (!list_empty(&s->streams))
+        stream_free(list_entry(list_first(&s->streams), struct h2_stream, node));
+    free(s);
+}
+
+/* What the library gives up at; faults that it answers with a GOAWAY of its own are none of these. */
+static void
+fail_feed(struct h2_session *s, int error)
+{
+    switch (error) {
+    case NGHTTP2_ERR_NOMEM:
+        abort();
+    case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
+        h2_session_terminate(s, H2_PROTOCOL_ERROR, "no HTTP/2 preface");
+        break;
+    case NGHTTP2_ERR_FLOODED:
+        h2_session_terminate(s, H2_ENHANCE_YOUR_CALM, "flood");
+        break;
+    case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
+        h2_session_terminate(s, H2_ENHANCE_YOUR_CALM, "continuation flood");
+        break;
+    default:
+        h2_session_terminate(s, H2_INTERNAL_ERROR, nghttp2_strerror(error));
+        break;
+    }
+}
+
+bool
+h2_session_feed(struct h2_session *s, struct slice bytes, int64_t now_ms)
+{
+    s->now_ms = now_ms;
+    if (s->fault[0] || !calm(s, h2_meter_scan(&s->meter, bytes, now_ms)))
+        return false;
+    ssize_t n = nghttp2_session_mem_recv(s->ng, (const uint8_t *)bytes.ptr, bytes.len);
+    if (n < 0)
+        fail_feed(s, (int)n);
+    return s->fault[0] == '\0';
+}
+
+/* Behind nghttp2's back-calls, where writing more is allowed. */
+static void
+tell_sent(struct h2_session *s)
+{
+    while (!list_empty(&s->sent)) {
+        struct h2_stream *stream = list_entry(list_first(&s->sent), struct h2_stream, sent_node);
+        size_t n = stream->sent_count;
+        list_remove(&s->sent, &stream->sent_node);
+        stream->sent_count = 0;
+        if (is_live(stream))
+            s->on.on_sent(s->owner, stream, n);
+    }
+}
+
+/* The next bytes of the library's, into s->chunk. False: there are none now. */
+static bool
+next_chunk(struct h2_session *s)
+{
+    const uint8_t *data;
+    ssize_t n = nghttp2_session_mem_send(s->ng, &data);
+    if (n < 0) {
+        fail_feed(s, (int)n);
+        return false;
+    }
+    s->chunk = slice_of(data, (size_t)n);
+    tell_sent(s);
+    return n > 0;
+}
+
+bool
+h2_session_output(struct h2_session *s, struct buf *out)
+{
+    while (s->chunk.len > 0 || (buf_room(out) > 0 && next_chunk(s))) {
+        size_t n = s->chunk.len < buf_room(out) ? s->chunk.len : buf_room(out);
+        if (n == 0)
+            return true;
+        buf_append(out, s->chunk.ptr, n);
+        s->chunk = slice_of(s->chunk.ptr + n, s->chunk.len - n);
+    }
+    return buf_room(out) == 0 && nghttp2_session_want_write(s->ng);
+}
+
+bool
+h2_session_tick(struct h2_session *s, int64_t now_ms)
+{
+    s->now_ms = now_ms;
+    if (!s->settings_acked && now_ms - s->started_ms > s->limits.settings_timeout_ms)
+        h2_session_terminate(s, H2_SETTINGS_TIMEOUT, "settings were not acknowledged");
+    return s->fault[0] == '\0';
+}
+
+bool
+h2_session_reading(const struct h2_session *s)
+{
+    return nghttp2_session_get_outbound_queue_size(s->ng) < QUEUE_MAX;
+}
+
+bool
+h2_session_over(const struct h2_session *s)
+{
+    return s->chunk.len == 0 && !nghttp2_session_want_write(s->ng) &&
+           (s->fault[0] || !nghttp2_session_want_read(s->ng));
+}
+
+const char *
+h2_session_fault(const struct h2_session *s)
+{
+    return s->fault[0] ? s->fault : NULL;
+}
+
+uint32_t
+h2_session_fault_code(const struct h2_session *s)
+{
+    return s->fault_code;
+}
+
+size_t
+h2_session_streams(const struct h2_session *s)
+{
+    return s->streams.count;
+}
+
+void
+h2_session_drain(struct h2_session *s)
+{
+    if (!s->draining && s->role == H2_SERVER)
+        nghttp2_submit_shutdown_notice(s->ng);
+    s->draining = true;
+}
+
+void
+h2_session_goaway(struct h2_session *s, uint32_t code)
+{
+    s->draining = true;
+    nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->ng),
+                          code, NULL, 0);
+}
+
+/* ---- sending ---- */
+
+static nghttp2_nv
+pair(struct slice name, struct slice value, bool sensitive)
+{
+    return (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.ptr,
+                        .value = (uint8_t *)(uintptr_t)value.ptr,
+                        .namelen = name.len,
+                        .valuelen = value.len,
+                        .flags = sensitive ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE};
+}
+
+/* Credentials are not to be guessed at by the size of what shares a table with them (RFC 7541 section 7.1). */
+static bool
+is_secret(struct slice name)
+{
+    return slice_is(name, "authorization") || slice_is(name, "proxy-authorization");
+}
+
+/* The list for the library; the caller frees it. status: of a response, else empty. */
+static nghttp2_nv *
+list_fields(const struct h2_head *h, const char *status, size_t *ret_count)
+{
+    const struct {
+        const char *name;
+        struct slice value;
+    } pseudo[] = {{":status", slice_str(status)},      {":method", h->head.method},
+                  {":protocol", h->protocol},          {":scheme", h->scheme},
+                  {":authority", h->authority},        {":path", h->path}};
+    nghttp2_nv *nv = mem_array(h->head.field_count + 6, sizeof *nv);
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof pseudo / sizeof pseudo[0]; i++)
+        if (pseudo[i].value.len && (*status != '\0') == (i == 0))
+            nv[n++] = pair(slice_str(pseudo[i].name), pseudo[i].value, false);
+    for (size_t i = 0; i < h->head.field_count; i++) {
+        const struct field *f = &h->head.fields[i];
+        nv[n++] = pair(f->name, f->value, h->sensitive[i] || is_secret(f->name));
+    }
+    *ret_count = n;
+    return nv;
+}
+
+/* Copied, because they leave when the body has. */
+static struct h2_head *
+copy_trailers(const struct h2_head *from)
+{
+    if (!from || from->head.field_count == 0)
+        return NULL;
+    struct h2_head *copy = h2_head_new();
+    for (size_t i = 0; i < from->head.field_count; i++)
+        h2_head_add(copy, from->head.fields[i].name, from->head.fields[i].value,
+                    from->sensitive[i]);
+    return copy;
+}
+
+static void
+submit_trailers(struct h2_stream *stream)
+{
+    size_t count;
+    cleanup_free nghttp2_nv *nv = list_fields(stream->trailers, "", &count);
+    nghttp2_submit_trailer(stream->session->ng, stream->id, nv, count);
+}
+
+static ssize_t
+read_body(nghttp2_session *ng, int32_t id, uint8_t *data, size_t size, uint32_t *flags,
+          nghttp2_data_source *source, void *user)
+{
+    struct h2_session *s = user;
+    struct h2_stream *stream = source->ptr;
+    size_t n = buf_len(&stream->out) < size ? buf_len(&stream->out) : size;
+    (void)ng, (void)id;
+    if (n == 0 && !stream->finished) {
+        stream->deferred = true;
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    if (n)
+        memcpy(data, buf_slice(&stream->out).ptr, n);
+    buf_consume(&stream->out, n);
+    buf_release(&stream->out);
+    stream->sent_count += n;
+    if (n && !list_linked(&stream->sent_node))
+        list_append(&s->sent, &stream->sent_node);
+    if (stream->finished && buf_len(&stream->out) == 0) {
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+        if (stream->trailers) {
+            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+            submit_trailers(stream);
+        }
+    }
+    return (ssize_t)n;
+}
+
+bool
+h2_session_takes_requests(const struct h2_session *s)
+{
+    return s->role == H2_CLIENT && !s->draining && !s->fault[0] &&
+           s->streams.count < s->limits.streams && nghttp2_session_check_request_allowed(s->ng);
+}
+
+bool
+h2_session_takes_protocol(const struct h2_session *s)
+{
+    return nghttp2_session_get_remote_settings(s->ng, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) ==
+           1;
+}
+
+struct h2_stream *
+h2_submit_request(struct h2_session *s, const struct h2_head *head, void *owner)
+{
+    if (!h2_session_takes_requests(s) || (head->protocol.len && !h2_session_takes_protocol(s)))
+        return NULL;
+    size_t count;
+    struct h2_stream *stream = stream_new(s, 0, owner);
+    nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
+    cleanup_free nghttp2_nv *nv = list_fields(head, "", &count);
+    int32_t id = nghttp2_submit_request(s->ng, NULL, nv, count, head->end ? NULL : &body, stream);
+    if (id < 0) {
+        stream_free(stream);
+        return NULL;
+    }
+    stream->id = id;
+    stream->told = stream->answered = true;
+    stream->finished = head->end;
+    return stream;
+}
+
+bool
+h2_submit_response(struct h2_stream *stream, const struct h2_head *head)
+{
+    struct h2_session *s = stream->session;
+    size_t count;
+    char status[8];
+    if (stream->answered || stream->reset_by_owner || s->fault[0])
+        return false;
+    snprintf(status, sizeof status, "%03u", head->head.status);
+    nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
+    cleanup_free nghttp2_nv *nv = list_fields(head, status, &count);
+    if (head->head.status < 200)
+        return nghttp2_submit_headers(s->ng, NGHTTP2_FLAG_NONE, stream->id, NULL, nv, count,
+                                      NULL) == 0;
+    stream->answered = true;
+    stream->finished = head->end;
+    return nghttp2_submit_response(s->ng, stream->id, nv, count, head->end ? NULL : &body) == 0;
+}
+
+void
+h2_stream_set_owner(struct h2_stream *stream, void *owner)
+{
+    stream->owner = owner;
+}
+
+void *
+h2_stream_owner(const struct h2_stream *stream)
+{
+    return stream->owner;
+}
+
+int32_t
+h2_stream_id(const struct h2_stream *stream)
+{
+    return stream->id;
+}
+
+static void
+resume(struct h2_stream *stream)
+{
+    if (!stream->deferred)
+        return;
+    stream->deferred = false;
+    nghttp2_session_resume_data(stream->session->ng, stream->id);
+}
+
+size_t
+h2_stream_room(const struct h2_stream *stream)
+{
+    return stream->finished ? 0 : buf_room(&stream->out);
+}
+
+bool
+h2_stream_write(struct h2_stream *stream, struct slice data)
+{
+    if (data.len > h2_stream_room(stream))
+        return false;
+    buf_append_slice(&stream->out, data);
+    resume(stream);
+    return true;
+}
+
+void
+h2_stream_finish(struct h2_stream *stream, const struct h2_head *trailers)
+{
+    if (stream->finished)
+        return;
+    stream->finished = true;
+    stream->trailers = copy_trailers(trailers);
+    resume(stream);
+}
+
+/* A stream that is read as fast as it comes has too small a window for its path. */
+static void
+maybe_grow(struct h2_stream *stream)
+{
+    struct h2_session *s = stream->session;
+    size_t more = stream->window;
+    if (stream->held > 0 || stream->passed < stream->window || stream->remote_ended)
+        return;
+    if (stream->window + more > s->limits.window_max)
+        more = s->limits.window_max - stream->window;
+    if (more == 0 || s->grown + more > s->limits.window_growth)
+        return;
+    if (nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, stream->id,
+                                              (int32_t)(stream->window + more)) != 0)
+        return;
+    stream->window += more;
+    stream->passed = 0;
+    s->grown += more;
+}
+
+void
+h2_stream_consume(struct h2_stream *stream, size_t n)
+{
+    assert(n <= stream->held);
+    stream->held -= n;
+    stream->passed += n;
+    nghttp2_session_consume_stream(stream->session->ng, stream->id, n);
+    maybe_grow(stream);
+}
+
+void
+h2_stream_discard(struct h2_stream *stream)
+{
+    if (stream->discard)
+        return;
+    stream->discard = true;
+    nghttp2_session_consume_stream(stream->session->ng, stream->id, stream->held);
+    stream->held = 0;
+    if (stream->local_ended)
+        end_local(stream->session, stream);
+}
+
+void
+h2_stream_reset(struct h2_stream *stream, uint32_t code)
+{
+    stream->reset_by_owner = true;
+    stream->owner = NULL;
+    nghttp2_submit_rst_stream(stream->session->ng, NGHTTP2_FLAG_NONE, stream->id, code);
+}
