@@ -11,7 +11,9 @@ static const struct command commands[] = {
     {"check", cmd_check, "what a policy does with each target, and why"},
     {"policy", cmd_policy, "lint, scope: look at a policy"},
     {"token", cmd_token, "keygen, mint, show, revoke"},
+    {"ca", cmd_ca, "init, show, bundle: the inspection CA"},
     {"log", cmd_log, "verify, summary, follow: read the decision log"},
+    {"fence", cmd_fence, "install, show, remove: nftables rules for a pod or VM"},
     {"version", cmd_version, "name, version, libraries"},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])

@@ -18,7 +18,9 @@ int cmd_serve(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_policy(int argc, char **argv);
 int cmd_token(int argc, char **argv);
+int cmd_ca(int argc, char **argv);
 int cmd_log(int argc, char **argv);
+int cmd_fence(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* Options shared by the commands: a table instead of a switch. */
