@@ -126,7 +126,7 @@ page_metrics(const struct admin_view *v, struct slice name, struct admin_reply *
     metrics_histogram(b, s, HISTOGRAM_DECISION, "sallyport_decision_duration_seconds", "From the request to its decision.");
     metrics_labelled(b, s, "sallyport_token_verifications_total", "result", "Tokens checked.", tokens);
     metrics_labelled(b, s, "sallyport_dns_lookups_total", "result", "Names looked up.", dns);
-    single(b, "sallyport_certificates_minted_total", "counter", "Leaf certificates made for inspection.", 0);
+    single(b, "sallyport_certificates_minted_total", "counter", "Leaf certificates made for inspection.", shared_get(s, COUNTER_CERTIFICATES));
     metrics_record(b, s);
     single(b, "sallyport_policy_generation", "gauge", "Grows with every configuration that takes effect.", shared_get(s, COUNTER_POLICY_GENERATION));
     metrics_labelled(b, s, "sallyport_reloads_total", "result", "Reloads.", reloads);

@@ -7,6 +7,7 @@
 #define RECORDER (1u << ROLE_RECORDER)
 #define WORKER (1u << ROLE_WORKER)
 #define ADMIN (1u << ROLE_ADMIN)
+#define KEEPER (1u << ROLE_KEEPER)
 
 static const struct {
     enum control type;
@@ -14,8 +15,8 @@ static const struct {
     size_t min, max;
     int fds_min, fds_max;
 } table[] = {
-    {CONTROL_READY, RECORDER | WORKER | ADMIN, 0, 0, 0, 0},
-    {CONTROL_FAILED, RECORDER | WORKER | ADMIN, 1, ERR_TEXT_MAX, 0, 0},
+    {CONTROL_READY, RECORDER | WORKER | ADMIN | KEEPER, 0, 0, 0, 0},
+    {CONTROL_FAILED, RECORDER | WORKER | ADMIN | KEEPER, 1, ERR_TEXT_MAX, 0, 0},
     {CONTROL_BUNDLE, SUPERVISOR, sizeof(struct control_bundle), sizeof(struct control_bundle), 1, 1},
     {CONTROL_DRAIN, SUPERVISOR, 0, 0, 0, 0},
     {CONTROL_IDLE, WORKER, 0, 0, 0, 0},
@@ -50,6 +51,8 @@ role_name(enum role r)
         return "worker";
     case ROLE_ADMIN:
         return "admin";
+    case ROLE_KEEPER:
+        return "keeper";
     }
     return "nobody";
 }

@@ -51,6 +51,12 @@ read_option(struct role_start *r, const char *name, const char *value)
         r->records[r->record_count++] = n;
         return true;
     }
+    if (strcmp(name, "--keeper") == 0) {
+        if (r->keeper_count == SHARED_WORKERS_MAX)
+            return false;
+        r->keepers[r->keeper_count++] = n;
+        return true;
+    }
     if (strcmp(name, "--generation") == 0) {
         r->generation = (uint64_t)n;
         return true;
@@ -58,7 +64,7 @@ read_option(struct role_start *r, const char *name, const char *value)
     const struct { const char *name; int *place; } numbers[] = {
         {"--slot", &r->slot}, {"--control", &r->control}, {"--shared", &r->shared}, {"--bundle", &r->bundle}, {"--uid", &r->uid},
         {"--gid", &r->gid},   {"--file", &r->file},       {"--file-before", &r->file_before}, {"--fold", &r->fold},
-        {"--torn", &r->torn}, {"--again", &r->again}, {"--owner", &r->owner},
+        {"--torn", &r->torn}, {"--again", &r->again}, {"--owner", &r->owner}, {"--ca-key", &r->ca_key},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (strcmp(numbers[i].name, name) == 0) {
@@ -93,7 +99,7 @@ role_begin(enum role role, int argc, char **argv, struct role_start *ret, struct
 {
     static char title[32];
     *ret = (struct role_start){.role = role, .slot = -1, .control = -1, .shared = -1, .bundle = -1, .uid = -1, .gid = -1, .file = -1,
-                               .file_before = -1, .fold = -1, .owner = -1};
+                               .file_before = -1, .fold = -1, .owner = -1, .ca_key = -1};
     if (read_start(ret, argc, argv, err) < 0)
         return -1;
     if (role == ROLE_WORKER)

@@ -23,7 +23,7 @@ static const char *const kept[] = {"PATH=", "TZ=", "LANG=", "LC_ALL=", "SALLYPOR
 void
 spawn_init(struct spawn *s, const char *role)
 {
-    *s = (struct spawn){0};
+    *s = (struct spawn){.program = -1};
     spawn_text(s, "sallyport", role);
 }
 
@@ -74,16 +74,21 @@ spawn_named_fd(struct spawn *s, const char *option, const char *name, int fd, co
 
 /* In the child. Sources may stand where targets will, so all go up first. */
 static int
-arrange_fds(const struct spawn *s)
+arrange_fds(struct spawn *s)
 {
-    int high[SPAWN_FDS_MAX];
+    int high[SPAWN_FDS_MAX], last = 3 + s->fd_count;
+    if (s->program >= 0 && (s->program = fcntl(s->program, F_DUPFD, last + 1)) < 0)
+        return -1;
     for (int i = 0; i < s->fd_count; i++)
-        if ((high[i] = fcntl(s->fds[i], F_DUPFD, 3 + s->fd_count)) < 0)
+        if ((high[i] = fcntl(s->fds[i], F_DUPFD, last + 1)) < 0)
             return -1;
     for (int i = 0; i < s->fd_count; i++)
         if (dup2(high[i], 3 + i) < 0)
             return -1;
-    return (int)syscall(SYS_close_range, (unsigned)(3 + s->fd_count), ~0u, 0u);
+    /* The program is the last one, and closes itself when it has become the child. */
+    if (s->program >= 0 && (s->program = dup3(s->program, last++, O_CLOEXEC)) < 0)
+        return -1;
+    return (int)syscall(SYS_close_range, (unsigned)last, ~0u, 0u);
 }
 
 static void
@@ -113,7 +118,10 @@ become(struct spawn *s)
     if (arrange_fds(s) < 0)
         _exit(127);
     child_environment(env);
-    execve("/proc/self/exe", s->args, env);
+    if (s->program >= 0)
+        execveat(s->program, "", s->args, env, AT_EMPTY_PATH);
+    else
+        execve("/proc/self/exe", s->args, env);
     _exit(127);
 }
 

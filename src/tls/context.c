@@ -186,22 +186,31 @@ tls_server_context(struct slice cert_pem, struct slice key_pem, struct slice cli
 
 /* --- client ------------------------------------------------------------------------------------------------------- */
 
+static const char *const system_bundles[] = {
+    "/etc/ssl/certs/ca-certificates.crt", /* Debian, Alpine */
+    "/etc/pki/tls/certs/ca-bundle.crt",   /* Fedora */
+    "/etc/ssl/cert.pem",
+};
+
+const char *
+tls_system_roots(void)
+{
+    for (size_t i = 0; i < sizeof system_bundles / sizeof system_bundles[0]; i++)
+        if (access(system_bundles[i], R_OK) == 0)
+            return system_bundles[i];
+    return NULL;
+}
+
 /* Read here and now, as one file: OpenSSL would look for a root by its hash at the first handshake, when this process may
  * have no file system any more. */
 static int
 trust_system(SSL_CTX *ctx, struct err *err)
 {
-    static const char *const bundles[] = {
-        "/etc/ssl/certs/ca-certificates.crt", /* Debian, Alpine */
-        "/etc/pki/tls/certs/ca-bundle.crt",   /* Fedora */
-        "/etc/ssl/cert.pem",
-    };
-    for (size_t i = 0; i < sizeof bundles / sizeof bundles[0]; i++) {
-        if (access(bundles[i], R_OK) == 0 && SSL_CTX_load_verify_file(ctx, bundles[i]) == 1)
-            return 0;
-    }
+    const char *path = tls_system_roots();
+    if (path && SSL_CTX_load_verify_file(ctx, path) == 1)
+        return 0;
     ERR_clear_error();
-    return err_run(err, "no CA certificates found on this system (looked for %s); name a file", bundles[0]);
+    return err_run(err, "no CA certificates found on this system (looked for %s); name a file", system_bundles[0]);
 }
 
 SSL_CTX *

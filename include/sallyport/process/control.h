@@ -8,7 +8,7 @@
 
 #include "sallyport/net/channel.h"
 
-enum role { ROLE_NONE = 0, ROLE_SUPERVISOR, ROLE_RECORDER, ROLE_WORKER, ROLE_ADMIN };
+enum role { ROLE_NONE = 0, ROLE_SUPERVISOR, ROLE_RECORDER, ROLE_WORKER, ROLE_ADMIN, ROLE_KEEPER };
 
 enum control {
     CONTROL_NONE = 0,

@@ -26,6 +26,9 @@ struct role_start {
     uint64_t generation;
     int records[SHARED_WORKERS_MAX]; /* a worker has one, the recorder one a slot */
     int record_count;
+    int keepers[SHARED_WORKERS_MAX]; /* a worker has one, the keeper one a slot */
+    int keeper_count;
+    int ca_key;               /* the keeper's; -1: none */
     int file, file_before;    /* the recorder's; -1: none */
     int fold;                 /* the recorder's table of repeated refusals, which outlives it */
     int torn;                 /* bytes of a torn line that were set aside */
@@ -44,5 +47,6 @@ int role_fail(const struct role_start *start, const struct err *err);
 int worker_main(int argc, char **argv);
 int recorder_main(int argc, char **argv);
 int admin_main(int argc, char **argv);
+int keeper_main(int argc, char **argv); /* in a binary of its own */
 
 #endif

@@ -1,4 +1,4 @@
-/* Starting a child: fork and exec of this very binary with a role and descriptors by number, so that every start has a fresh
+/* Starting a child: fork and exec of this very binary (or the keeper's) with a role and descriptors by number, so that every start has a fresh
  * address layout. */
 #ifndef SALLYPORT_PROCESS_SPAWN_H
 #define SALLYPORT_PROCESS_SPAWN_H
@@ -15,6 +15,7 @@ struct spawn {
     int arg_count;
     int fds[SPAWN_FDS_MAX]; /* become 3, 4, … in the child; borrowed */
     int fd_count;
+    int program;            /* another binary to become, as a descriptor; -1: this one. Borrowed */
 };
 
 void spawn_init(struct spawn *s, const char *role);

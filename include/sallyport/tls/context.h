@@ -16,6 +16,8 @@ SSL_CTX *tls_client_context(struct slice ca_pem, struct err *err);
 SSL_CTX *tls_inspect_context(struct err *err);
 /* Client side: as tls_client_context, roots_pem required; keys and signatures of at least 112 bits. */
 SSL_CTX *tls_upstream_context(struct slice roots_pem, struct err *err);
+/* The file that holds the system's roots, or NULL when none of the usual ones is there. */
+const char *tls_system_roots(void);
 /* base64url SHA-256 of the peer's certificate into text[44]; false without one (RFC 8705 section 3.1). */
 int tls_peer_x5t(SSL *ssl, char text[44]);
 
