@@ -46,6 +46,11 @@ LIB_SRC := $(sort $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c)))
 CMD_SRC := $(sort $(wildcard src/cmd/*.c))
 LIB_OBJ := $(LIB_SRC:src/%.c=$(OUT)/%.o) $(OUT)/llhttp/api.o $(OUT)/llhttp/http.o $(OUT)/llhttp/llhttp.o
 CMD_OBJ := $(CMD_SRC:src/%.c=$(OUT)/%.o)
+# The launcher links base, libseccomp and jansson: no HTTP, TLS, JWT or event code. (The fence loads libnftables
+# when it is asked for.)
+RUN_SRC := $(sort $(wildcard src/sandbox/*.c))
+RUN_OBJ := $(RUN_SRC:src/%.c=$(OUT)/%.o) $(patsubst src/%.c,$(OUT)/%.o,$(filter-out src/base/digest.c,$(wildcard src/base/*.c)))
+RUN_LIBS = -ljansson -lseccomp
 # Scenario tests link everything but the network layer, whose symbols tests/fakes provides.
 FAKE_SRC := $(sort $(wildcard tests/fakes/*.c))
 FAKE_OBJ := $(FAKE_SRC:tests/%.c=$(OUT)/tests/%.o)
@@ -57,7 +62,7 @@ FUZZ     := $(patsubst tests/fuzz/%_fuzz.c,%,$(FUZZ_SRC))
 
 .PHONY: all deps demo test check check-layers lint format fuzz bench install clean help unit scenarios system test-bins docs
 
-all: build/sallyport ## build the release binary
+all: build/sallyport build/sallyport-run ## build the release binaries
 
 $(OUT)/%.o: src/%.c
 	@mkdir -p $(@D)
@@ -75,7 +80,20 @@ $(OUT)/libsallyport.a: $(LIB_OBJ)
 	ar rcs $@ $^
 $(OUT)/sallyport: $(CMD_OBJ) $(OUT)/libsallyport.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(OUT)/libsallyport.a $(LIBS)
-build/sallyport: $(OUT)/sallyport
+build/sallyport: $(OUT)/sallyport | build/sallyport-keeper
+	cp -f $< $@.tmp && mv -f $@.tmp $@
+$(OUT)/sallyport-run: $(RUN_OBJ)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(RUN_OBJ) $(RUN_LIBS)
+build/sallyport-run: $(OUT)/sallyport-run
+	cp -f $< $@.tmp && mv -f $@.tmp $@
+# The launcher's modules are tested by linking them all but its main.
+$(OUT)/tests/unit/sandbox_%: $(OUT)/tests/unit/sandbox_%.o $(filter-out $(OUT)/sandbox/main.o,$(RUN_OBJ)) $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+# The keeper is found beside the gate, whichever variant that is.
+$(OUT)/sallyport: | $(OUT)/sallyport-keeper
+$(OUT)/sallyport-keeper: $(OUT)/keeper/main.o $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(OUT)/libsallyport.a $(LIBS)
+build/sallyport-keeper: $(OUT)/sallyport-keeper
 	cp -f $< $@.tmp && mv -f $@.tmp $@
 $(OUT)/tests/unit/%: $(OUT)/tests/unit/%.o $(OUT)/libsallyport.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $< $(OUT)/libsallyport.a $(LIBS)
@@ -91,7 +109,7 @@ help: ## list the targets
 check-layers: ## hold the includes to src/LAYERS
 	tests/check-layers
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(FAKE_OBJ:.o=.d) $(wildcard $(OUT)/tests/unit/*.d)
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(RUN_OBJ:.o=.d) $(OUT)/keeper/main.d $(FAKE_OBJ:.o=.d) $(wildcard $(OUT)/tests/unit/*.d)
 
 # ---- set-up, tests and checks. Each target installs what it needs first (tools/deps: nothing to do costs milliseconds).
 TEST_SANITIZE ?= address,undefined
@@ -113,7 +131,7 @@ demo: ## build, then show the main job without internet: five requests, their an
 	@$(SUBMAKE) -j$(JOBS) build/sallyport
 	@$(PYTHON) tests/demo/demo build/sallyport
 
-test-bins: $(OUT)/sallyport $(UNIT_BIN) $(if $(FAKE_SRC),$(OUT)/tests/scenario)
+test-bins: $(OUT)/sallyport $(OUT)/sallyport-run $(UNIT_BIN) $(if $(FAKE_SRC),$(OUT)/tests/scenario)
 
 test: ## all tests, under ASan and UBSan
 	@tools/deps test
@@ -130,17 +148,18 @@ scenarios: ## the scenario tests alone
 	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) $(TEST_OUT)/tests/scenario
 	@tests/run $(SCENARIO_RUN)
 system: ## the tests from outside alone: vectors, clients, faults
-	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) $(TEST_OUT)/sallyport
+	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) $(TEST_OUT)/sallyport $(TEST_OUT)/sallyport-run
 	@SALLYPORT=$(TEST_OUT)/sallyport tests/run -j $(JOBS) $(SYSTEM_RUN)
 
 check: ## layers, generated docs, hosts, hardening, warnings of gcc and clang
 	@tools/deps check
-	@$(SUBMAKE) -j$(JOBS) build/sallyport
-	@tests/run -j $(JOBS) tests/check-layers tests/check-tree "tests/check-binary build/sallyport" tests/check-warnings
+	@$(SUBMAKE) -j$(JOBS) build/sallyport build/sallyport-run
+	@tests/run -j $(JOBS) tests/check-layers tests/check-tree "tests/check-binary build/sallyport" \
+	    "tests/check-binary build/sallyport-run" tests/check-warnings
 
 lint: ## clang-tidy and cppcheck
 	@tools/deps lint
-	@tests/lint $(LIB_SRC) $(CMD_SRC)
+	@tests/lint $(LIB_SRC) $(CMD_SRC) $(RUN_SRC)
 
 format: ## clang-format all C files
 	clang-format -i $$(git ls-files '*.[ch]')
@@ -149,9 +168,12 @@ fuzz: ## F=NAME T=SECONDS: one fuzz target (all without F), with its corpus
 	@tools/deps fuzz
 	@tests/fuzz-run "$(if $(F),$(F),$(FUZZ))" "$(or $(T),60)"
 
-install: build/sallyport ## PREFIX=/usr/local DESTDIR=
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sallyport/policies
+install: build/sallyport build/sallyport-run ## PREFIX=/usr/local DESTDIR=
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/sallyport $(DESTDIR)$(PREFIX)/share/sallyport/policies
 	install -m 0755 build/sallyport $(DESTDIR)$(PREFIX)/bin/sallyport
+	install -d $(DESTDIR)$(PREFIX)/libexec/sallyport
+	install -m 0755 build/sallyport-keeper $(DESTDIR)$(PREFIX)/libexec/sallyport/sallyport-keeper
+	install -m 0755 build/sallyport-run $(DESTDIR)$(PREFIX)/libexec/sallyport/sallyport-run
 	install -m 0644 $(wildcard policies/*.json) $(DESTDIR)$(PREFIX)/share/sallyport/policies/
 
 # For clang's fuzzer: the library with coverage, then a target of tests/fuzz. Called by tests/fuzz-run.

@@ -8,6 +8,7 @@
 
 static const struct command commands[] = {
     {"serve", cmd_serve, "run the proxy in the foreground"},
+    {"run", cmd_run, "run a program in a sandbox that can leave only through the proxy"},
     {"check", cmd_check, "what a policy does with each target, and why"},
     {"policy", cmd_policy, "lint, scope: look at a policy"},
     {"token", cmd_token, "keygen, mint, show, revoke"},

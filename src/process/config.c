@@ -594,6 +594,17 @@ remove_at(json_t *root, const char *path)
 }
 
 void
+config_each_path(json_t *root, char *(*visit)(void *arg, const char *setting, const char *value), void *arg)
+{
+    for (size_t i = 0; i < ROW_COUNT; i++) {
+        const char *value = rows[i].type == CONFIG_PATH ? json_string_value(member_at(root, rows[i].path)) : NULL;
+        cleanup_free char *other = value ? visit(arg, rows[i].path, value) : NULL;
+        if (other)
+            config_set(root, rows[i].path, json_string(other));
+    }
+}
+
+void
 config_keep_fixed(const json_t *running, json_t *next, char *text, size_t size)
 {
     text[0] = '\0';

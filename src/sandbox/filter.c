@@ -2,30 +2,24 @@
  * keys, kernel programs, and every socket family that the sandbox's network does not hold. Another architecture's entry
  * points (i386, x32) end the process. Numbers newer than this list are ENOSYS, so that libc falls back. */
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <seccomp.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "sallyport/base/mem.h"
+#include "sallyport/base/file.h"
 #include "sallyport/sandbox/confine.h"
 
 #define PROGRAM_BYTES_MAX (4096 * sizeof(struct sock_filter)) /* BPF_MAXINSNS */
 #define NEWEST_KNOWN 450 /* set_mempolicy_home_node, Linux 5.17 */
 #define NEWEST_THINKABLE 520
-
-struct call_filter {
-    size_t len; /* bytes */
-    struct sock_filter program[4096];
-};
 
 /* Not permitted, whoever asks. */
 static const int refused[] = {
@@ -137,43 +131,36 @@ add_rest(scmp_filter_ctx f)
 }
 
 static int
-export(scmp_filter_ctx f, struct call_filter *ret, struct err *err)
+export(scmp_filter_ctx f, char **ret, size_t *ret_len, struct err *err)
 {
-    int fd = (int)syscall(SYS_memfd_create, "filter", 1u /* MFD_CLOEXEC */);
+    int fd = memfd_create("filter", MFD_CLOEXEC);
     if (fd < 0)
         return err_errno(err, "system call filter");
-    int rc = seccomp_export_bpf(f, fd);
-    ssize_t len = rc < 0 ? -1 : pread(fd, ret->program, PROGRAM_BYTES_MAX, 0);
+    int rc = seccomp_export_bpf(f, fd) < 0 || lseek(fd, 0, SEEK_SET) < 0 ? err_run(err, "system call filter: cannot be compiled")
+                                                                         : file_read_fd(fd, "system call filter", PROGRAM_BYTES_MAX, ret, ret_len, err);
     close(fd);
-    if (len <= 0)
-        return err_run(err, "system call filter: cannot be compiled");
-    ret->len = (size_t)len;
-    return 0;
+    return rc;
 }
 
-struct call_filter *
-call_filter_make(struct err *err)
+int
+call_filter_make(char **ret, size_t *ret_len, struct err *err)
 {
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
-    struct call_filter *made = mem_alloc(sizeof *made);
     int rc = !f || seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) < 0 ? -1 : 0;
     if (rc == 0)
         rc = add_plain(f) | add_namespaces(f) | add_families(f) | add_protocols(f) | add_rest(f);
     if (rc < 0)
         err_run(err, "system call filter: libseccomp refuses a rule");
     else
-        rc = export(f, made, err);
+        rc = export(f, ret, ret_len, err);
     seccomp_release(f);
-    if (rc == 0)
-        return made;
-    free(made);
-    return NULL;
+    return rc;
 }
 
 int
-call_filter_load(const struct call_filter *f, struct err *err)
+call_filter_load(struct slice program, struct err *err)
 {
-    struct sock_fprog whole = {(unsigned short)(f->len / sizeof f->program[0]), (struct sock_filter *)(uintptr_t)f->program};
+    struct sock_fprog whole = {(unsigned short)(program.len / sizeof(struct sock_filter)), (struct sock_filter *)(uintptr_t)program.ptr};
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &whole) < 0)
         return err_errno(err, "system call filter");
     return 0;

@@ -34,7 +34,7 @@ struct life {
 static void __attribute__((noreturn))
 fail(const struct inside *in, const struct err *err)
 {
-    char text[SAY_TEXT_MAX];
+    char text[ERR_TEXT_MAX + 1];
     text[0] = (char)err->kind;
     size_t len = strlen(err->text);
     memcpy(text + 1, err->text, len);
@@ -52,12 +52,14 @@ die_with_launcher(const struct inside *in)
         _exit(STATUS_NO_SANDBOX);
 }
 
-static void
-wait_for_go(const struct inside *in)
+/* The launcher's next word, which must be this one. */
+static const struct said *
+wait_for(const struct inside *in, enum say what)
 {
-    static struct said said;
-    if (hear(in->control, &said, 0) <= 0 || said.what != SAY_GO)
+    static _Alignas(8) struct said said;
+    if (hear(in->control, &said, 0) <= 0 || said.what != what)
         _exit(STATUS_NO_SANDBOX);
+    return &said;
 }
 
 static int
@@ -65,7 +67,7 @@ make_network(const struct inside *in, struct err *err)
 {
     bool ipv6;
     struct gate_sockets sockets;
-    char names[SAY_TEXT_MAX] = "";
+    char names[GATE_SOCKETS_MAX * 24] = "";
     if (netlink_set_up(&ipv6, err) < 0 || gate_sockets_open(in->options, ipv6, &sockets, err) < 0)
         return -1;
     for (size_t i = 0; i < sockets.count; i++)
@@ -113,14 +115,15 @@ set_up(struct life *life, struct err *err)
 }
 
 static void
-give_up(const struct life *life, const struct call_filter *filter, struct err *err)
+give_up(const struct life *life, struct err *err)
 {
+    const struct said *filter = wait_for(life->in, SAY_FILTER);
     if (drop_privileges(life->in->place, err) < 0)
         fail(life->in, err);
     /* A change of user forgets both. */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     die_with_launcher(life->in);
-    if (call_filter_load(filter, err) < 0)
+    if (call_filter_load(slice_of(filter->text, filter->text_len), err) < 0)
         fail(life->in, err);
 }
 
@@ -206,15 +209,12 @@ inside_main(const struct inside *in)
     prctl(PR_SET_NAME, "init", 0, 0, 0);
     memset(in->words, 0, in->words_len);
     die_with_launcher(in);
-    wait_for_go(in);
+    wait_for(in, SAY_GO);
     /* From here on nobody who shares our uid may look into this process. */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (set_up(&life, &err) < 0)
         fail(in, &err);
-    struct call_filter *filter = call_filter_make(&err);
-    if (!filter)
-        fail(in, &err);
-    give_up(&life, filter, &err);
+    give_up(&life, &err);
     pid_t command = fork();
     if (command == 0)
         become_command(&life);

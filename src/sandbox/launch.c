@@ -147,6 +147,18 @@ make_child(struct launcher *l, struct words words, struct err *err)
     return say(l->control, SAY_GO, NULL, 0, NULL, 0) < 0 ? err_errno(err, "the sandbox's first process") : 0;
 }
 
+static int
+give_filter(struct launcher *l, struct err *err)
+{
+    char *program;
+    size_t len;
+    if (call_filter_make(&program, &len, err) < 0)
+        return -1;
+    int rc = say(l->control, SAY_FILTER, program, len, NULL, 0) < 0 ? err_errno(err, "handing the system call filter over") : 0;
+    free(program);
+    return rc;
+}
+
 static void
 give_up(struct launcher *l, const struct err *why)
 {
@@ -174,6 +186,8 @@ take_sockets(struct launcher *l, const struct said *said)
     l->sockets.count = said->fd_count;
     if (gate_start(&l->gate, &l->o, &l->sockets, &err) < 0) {
         err_wrap(&err, "starting the proxy");
+        give_up(l, &err);
+    } else if (give_filter(l, &err) < 0) {
         give_up(l, &err);
     }
 }
@@ -213,6 +227,7 @@ hear_inside(struct launcher *l)
         break;
     case SAY_NOTHING:
     case SAY_GO:
+    case SAY_FILTER:
         break;
     }
 }
@@ -329,9 +344,10 @@ stop_gate(struct launcher *l)
 {
     if (l->failure.kind == ERR_NONE && !l->orphaned)
         settle_gate(l);
-    gate_sockets_close(&l->sockets);
-    if (l->gate.pid)
-        kill(l->gate.pid, SIGTERM);
+    /* One that does not serve yet and has nobody waiting holds nothing that could be lost. */
+    bool idle = !l->gate.ready && !sockets_hold_something(l);
+    if (l->gate.pid && (!idle || kill(-l->gate.pid, SIGKILL) < 0)) /* the whole session, once it has one */
+        kill(l->gate.pid, idle ? SIGKILL : SIGTERM);
     for (int64_t begin = clock_mono_ms(); l->gate.pid && clock_mono_ms() - begin < GATE_END_MS;)
         turn(l, 100);
     if (l->gate.pid)
@@ -408,6 +424,7 @@ end(struct launcher *l)
     terminal_finish(&l->terminal);
     stop_gate(l);
     wait_for_all(l);
+    gate_sockets_leave(&l->sockets);
     limits_remove(&l->limits);
     environment_free(l->env);
     if (l->credential)

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sallyport/sandbox/talk.h"
 #include "sallyport/sandbox/watch.h"
 
 #define BACKLOG 4096
@@ -114,6 +115,21 @@ gate_sockets_open(const struct sandbox_options *o, bool ipv6, struct gate_socket
         return keep(ret, "sandbox-watch", watch);
     gate_sockets_close(ret);
     return -1;
+}
+
+void
+gate_sockets_leave(struct gate_sockets *s)
+{
+    int pair[2], all[GATE_SOCKETS_MAX + 2];
+    if (s->count && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0) {
+        memcpy(all, s->fds, s->count * sizeof all[0]);
+        memcpy(all + s->count, pair, sizeof pair);
+        (void)say(pair[0], SAY_NOTHING, NULL, 0, all, s->count + 2);
+        gate_sockets_close(s);
+        close(pair[0]);
+        close(pair[1]);
+    }
+    gate_sockets_close(s);
 }
 
 void

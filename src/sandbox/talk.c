@@ -10,7 +10,7 @@
 
 union control_space {
     struct cmsghdr head;
-    char bytes[CMSG_SPACE(GATE_SOCKETS_MAX * sizeof(int))];
+    char bytes[CMSG_SPACE((GATE_SOCKETS_MAX + 2) * sizeof(int))];
 };
 
 int

@@ -18,6 +18,9 @@
 void config_set(json_t *root, const char *path, json_t *value);
 /* The members of a file as read, before the command line adds what only it may say. */
 int config_check_file(const json_t *root, const char *file, struct err *err);
+/* Calls visit for every member that names a file or folder and is there: its setting ("record.path") and value. What visit
+ * returns (heap) takes the value's place; NULL leaves it. */
+void config_each_path(json_t *root, char *(*visit)(void *arg, const char *setting, const char *value), void *arg);
 /* Settings from a whole configuration (an object). `file` is for errors; relative paths in it stand on `base` (NULL: the
  * working directory as it is). *ret is written only on success; free with settings_free. Unknown keys name the nearest. */
 int config_read(const json_t *root, const char *file, const char *base, struct settings *ret, struct err *err);

@@ -3,13 +3,14 @@
 #define SALLYPORT_SANDBOX_CONFINE_H
 
 #include "sallyport/base/err.h"
+#include "sallyport/base/slice.h"
 #include "sallyport/sandbox/place.h"
 
 /* Becomes place's user (root's way), without any capability and without a way to get one. Irrevocable. */
 int drop_privileges(const struct place *p, struct err *err);
-/* The filter, made in advance (libseccomp takes its time) and loaded last. NULL with err. */
-struct call_filter;
-struct call_filter *call_filter_make(struct err *err);
-int call_filter_load(const struct call_filter *f, struct err *err);
+/* The filter as a program of the kernel's: compiled by the launcher (libseccomp takes its time, and there is some while the
+ * tree is made), loaded inside, last. *ret is heap. */
+int call_filter_make(char **ret, size_t *ret_len, struct err *err);
+int call_filter_load(struct slice program, struct err *err);
 
 #endif

@@ -18,5 +18,8 @@ struct gate_sockets {
 
 int gate_sockets_open(const struct sandbox_options *o, bool ipv6, struct gate_sockets *ret, struct err *err);
 void gate_sockets_close(struct gate_sockets *s);
+/* The same for whoever holds them last. Closing a packet socket waits for the kernel (a grace period, about 10 ms); one that
+ * lies in a queue which only it leads to is closed by the kernel's collector, at once and behind our back. */
+void gate_sockets_leave(struct gate_sockets *s);
 
 #endif

@@ -11,19 +11,20 @@
 enum say {
     SAY_NOTHING = 0,
     SAY_GO,       /* launcher: your ids are mapped, your limits are laid */
+    SAY_FILTER,   /* launcher: the program of the system call filter */
     SAY_SOCKETS,  /* inside: the sockets for the gate; their names in the text, a line each */
     SAY_TERMINAL, /* inside: the master of your terminal */
     SAY_STARTED,  /* inside: CMD is about to run */
     SAY_FAILED,   /* inside: why it cannot be made; the first byte is enum err_kind */
 };
 
-#define SAY_TEXT_MAX (ERR_TEXT_MAX + 1)
+#define SAY_TEXT_MAX 32768 /* the longest program that the kernel takes */
 
 struct said {
     enum say what;
     char text[SAY_TEXT_MAX + 1];
     size_t text_len;
-    int fds[GATE_SOCKETS_MAX]; /* owned by the receiver */
+    int fds[GATE_SOCKETS_MAX + 2]; /* owned by the receiver */
     size_t fd_count;
 };
 
