@@ -279,10 +279,12 @@ exchange_start(struct client *c, struct slice head)
     }
     struct exchange *x = exchange_new(c);
     enum reason r = read_request(x, head);
+    /* Made out first, so that the record of a refused token names the host too; judged after it. */
+    enum reason target = r == REASON_OK ? make_out_target(x) : r;
     if (r == REASON_OK)
         r = identify(x);
     if (r == REASON_OK)
-        r = make_out_target(x);
+        r = target;
     if (r == REASON_OK)
         r = decide(x);
     if (r == REASON_OK)

@@ -13,6 +13,7 @@
 #include "sallyport/proxy/tunnel.h"
 
 #define FORWARD_BUFFER 65536   /* bytes under way in one direction */
+#define FORWARD_HEAD_MAX 49152 /* of an answer; room for one more read stays above it */
 #define FORWARD_RUN 16384      /* bytes of body handled at a time */
 #define FORWARD_INTERIM_MAX 16 /* 1xx answers to one request */
 #define FORWARD_ROUNDS 8       /* reads of the upstream before others get their turn */
@@ -302,7 +303,7 @@ read_response_head(struct forward *f)
 {
     struct slice bytes = buf_slice(&f->up_in);
     f->scan.response = true;
-    switch (head_scan(&f->scan, bytes, FORWARD_BUFFER - 4)) {
+    switch (head_scan(&f->scan, bytes, FORWARD_HEAD_MAX)) {
     case HEAD_SCAN_MORE:
         return false;
     case HEAD_SCAN_MALFORMED:

@@ -42,7 +42,7 @@ parent_parse(const char *url, struct parent_address *ret)
 struct endpoints *
 parent_endpoints(const struct exchange *x, const struct addr *address)
 {
-    struct parent_address parent;
+    struct parent_address parent = {0};
     struct sockaddr_storage ss;
     parent_parse(snapshot_settings(x->snapshot)->parent_url, &parent);
     socklen_t len = addr_to_sockaddr(address, parent.port, &ss);
@@ -212,7 +212,7 @@ on_event(void *owner, enum stream_event event)
 void
 parent_start(struct exchange *x, void (*on_ready)(struct exchange *x))
 {
-    struct parent_address address;
+    struct parent_address address = {0};
     struct parent *p = mem_zalloc(sizeof *p);
     p->x = x;
     p->loop = x->proxy->loop;
