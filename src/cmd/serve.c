@@ -125,7 +125,7 @@ make_dev_key(struct serve *s, struct err *err)
         return -1;
     int64_t now = clock_wall_us() / 1000000;
     const char *audience = s->flags.audience ? s->flags.audience : "sallyport";
-    json_t *claims = json_pack("{s:s, s:s, s:I, s:I}", "sub", "sandbox", "aud", audience, "iat", (json_int_t)now, "exp", (json_int_t)(now + DEV_TTL_S));
+    json_t *claims = json_pack("{s:s, s:s, s:I, s:I}", "sub", "sandbox", "aud", audience, "iat", (json_int_t)now, "exp", (json_int_t)now + DEV_TTL_S);
     if (s->flags.issuer)
         json_object_set_new(claims, "iss", json_string(s->flags.issuer));
     char *text = json_dumps(claims, JSON_COMPACT);

@@ -272,7 +272,7 @@ admin_main(int argc, char **argv)
 {
     static struct admin a;
     static struct door doors[ROLE_SOCKETS_MAX];
-    struct listener *listeners[ROLE_SOCKETS_MAX];
+    struct listener *listeners[ROLE_SOCKETS_MAX] = {0};
     struct err err = {0};
     if (role_begin(ROLE_ADMIN, argc, argv, &a.start, &err) < 0) {
         fprintf(stderr, "sallyport: %s\n", err.text);

@@ -15,8 +15,12 @@
 #include "sallyport/base/mem.h"
 #include "sallyport/process/bundlepack.h"
 #include "sallyport/process/config.h"
+#include "sallyport/tls/context.h"
 
 #define SMALL_FILE_MAX (8u << 20) /* keys, revocations, registries, PEMs */
+/* Those who judge by policies. */
+#define FOR_POLICIES (FOR_WORKER | FOR_ADMIN | FOR_KEEPER)
+#define QUIET_S 2 /* file systems with coarse clocks keep whole seconds */
 #define REGISTRIES_NAME "registries.json"
 #define BLOCKLIST_NAME "safety-blocklist.json"
 
@@ -28,7 +32,7 @@ add_owned(struct bundle *b, const char *name, char *bytes, size_t len, unsigned 
         b->room = b->room ? b->room * 2 : 64;
         b->items = mem_realloc(b->items, b->room * sizeof *b->items);
     }
-    b->items[b->count++] = (struct bundle_item){mem_strdup(name), bytes, len, audience};
+    b->items[b->count++] = (struct bundle_item){.name = mem_strdup(name), .bytes = bytes, .len = len, .audience = audience};
     b->bytes += len;
 }
 
@@ -92,16 +96,62 @@ add_secret_line(struct bundle *b, const char *name, const char *path, const char
 /* ---- policies ---- */
 
 static int
-add_policy(struct bundle *b, const char *name, const char *path, struct err *err)
+by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct bundle_item *)a)->name, ((const struct bundle_item *)b)->name);
+}
+
+static const struct bundle_item *
+find_item(const struct bundle *b, const char *name)
+{
+    struct bundle_item key = {.name = (char *)(uintptr_t)name};
+    return b && b->count ? bsearch(&key, b->items, b->count, sizeof *b->items, by_name) : NULL;
+}
+
+/* A file that changed a moment ago may change again within the same tick of its clock, so its mark is not trusted. */
+static struct file_mark
+mark_of(const char *path)
+{
+    struct stat st;
+    struct timespec now;
+    if (stat(path, &st) < 0)
+        return (struct file_mark){0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (struct file_mark){.modified = st.st_mtim, .changed = st.st_ctim, .dev = st.st_dev, .ino = st.st_ino, .size = st.st_size,
+                              .trusted = now.tv_sec - st.st_ctim.tv_sec > QUIET_S && now.tv_sec - st.st_mtim.tv_sec > QUIET_S};
+}
+
+static bool
+same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool
+same_mark(const struct file_mark *a, const struct file_mark *b)
+{
+    return a->trusted && b->trusted && a->dev == b->dev && a->ino == b->ino && a->size == b->size && same_time(a->modified, b->modified) &&
+           same_time(a->changed, b->changed);
+}
+
+static int
+add_policy(struct bundle *b, const char *name, const char *path, const struct bundle *before, struct err *err)
 {
     char *bytes;
     size_t len;
-    if (file_read(path, POLICY_TEXT_MAX, FILE_NOT_WRITABLE_BY_OTHERS, &bytes, &len, err) < 0)
-        return err_wrap(err, "policy");
     cleanup_free char *blob = mem_printf("policy/%s", name);
     cleanup_free char *file = mem_printf("policy-file/%s", name);
-    add_owned(b, blob, bytes, len, FOR_WORKER | FOR_ADMIN);
-    bundle_add(b, file, path, strlen(path), FOR_WORKER | FOR_ADMIN);
+    struct file_mark mark = mark_of(path);
+    const struct bundle_item *known = find_item(before, blob);
+    if (known && same_mark(&known->mark, &mark)) {
+        len = known->len;
+        bytes = mem_dup_slice(slice_of(known->bytes, len));
+    } else if (file_read(path, POLICY_TEXT_MAX, FILE_NOT_WRITABLE_BY_OTHERS, &bytes, &len, err) < 0) {
+        return err_wrap(err, "policy");
+    }
+    add_owned(b, blob, bytes, len, FOR_POLICIES);
+    b->items[b->count - 1].mark = mark;
+    bundle_add(b, file, path, strlen(path), FOR_POLICIES);
     b->policies++;
     if (b->bytes > BUNDLE_BYTES_MAX || b->policies > BUNDLE_FILES_MAX)
         return err_invalid(err, "policies: more than %llu bytes or %u files", BUNDLE_BYTES_MAX, BUNDLE_FILES_MAX);
@@ -125,7 +175,7 @@ policy_stem(const char *file)
 }
 
 static int
-add_policies(struct bundle *b, const char *folder, struct err *err)
+add_policies(struct bundle *b, const char *folder, const struct bundle *before, struct err *err)
 {
     DIR *dir = opendir(folder);
     if (!dir && errno == ENOENT) {
@@ -141,7 +191,7 @@ add_policies(struct bundle *b, const char *folder, struct err *err)
             continue;
         cleanup_free char *name = mem_dup_slice(slice_of(e->d_name, stem));
         cleanup_free char *path = mem_printf("%s/%s", folder, e->d_name);
-        rc = add_policy(b, name, path, err);
+        rc = add_policy(b, name, path, before, err);
     }
     closedir(dir);
     return rc;
@@ -151,13 +201,13 @@ static int
 add_all_policies(struct bundle *b, const struct settings *s, const struct bundle_extra *extra, struct err *err)
 {
     if (extra->policy) {
-        bundle_add(b, "policy/policy", extra->policy, strlen(extra->policy), FOR_WORKER | FOR_ADMIN);
+        bundle_add(b, "policy/policy", extra->policy, strlen(extra->policy), FOR_POLICIES);
         b->policies++;
         return 0;
     }
     if (s->policy_file)
-        return add_policy(b, "policy", s->policy_file, err);
-    return s->policies_dir ? add_policies(b, s->policies_dir, err) : 0;
+        return add_policy(b, "policy", s->policy_file, extra->before, err);
+    return s->policies_dir ? add_policies(b, s->policies_dir, extra->before, err) : 0;
 }
 
 /* ---- the rest ---- */
@@ -170,22 +220,22 @@ add_registries(struct bundle *b, const struct settings *s, struct err *err)
     const char *slash = strrchr(s->registries_path, '/');
     struct slice folder = slash ? slice_of(s->registries_path, (size_t)(slash - s->registries_path) + 1) : slice_str("");
     cleanup_free char *blocklist = mem_printf("%.*s" BLOCKLIST_NAME, SLICE_ARG(folder));
-    if (add_optional(b, "registries", s->registries_path, FOR_WORKER | FOR_ADMIN, "registries", err) < 0)
+    if (add_optional(b, "registries", s->registries_path, FOR_POLICIES, "registries", err) < 0)
         return -1;
-    return add_optional(b, "blocklist", blocklist, FOR_WORKER | FOR_ADMIN, "registries", err);
+    return add_optional(b, "blocklist", blocklist, FOR_POLICIES, "registries", err);
 }
 
 static int
 add_keys(struct bundle *b, const struct settings *s, const struct bundle_extra *extra, struct err *err)
 {
     if (extra->keys_jwks) {
-        bundle_add(b, "keys", extra->keys_jwks, strlen(extra->keys_jwks), FOR_WORKER | FOR_ADMIN);
+        bundle_add(b, "keys", extra->keys_jwks, strlen(extra->keys_jwks), FOR_POLICIES);
         return 0;
     }
     if (!s->keys_path)
         return err_invalid(err, "auth.keys: a key file is expected");
     int checks = FILE_NOT_WRITABLE_BY_OTHERS | (s->allow_hmac ? FILE_PRIVATE : 0);
-    return add_file(b, "keys", s->keys_path, checks, FOR_WORKER | (s->allow_hmac ? 0 : FOR_ADMIN), "auth.keys", err);
+    return add_file(b, "keys", s->keys_path, checks, FOR_WORKER | FOR_KEEPER | (s->allow_hmac ? 0 : FOR_ADMIN), "auth.keys", err);
 }
 
 static int
@@ -232,6 +282,32 @@ add_upstream(struct bundle *b, const struct settings *s, struct err *err)
     return add_optional(b, "resolv", "/etc/resolv.conf", FOR_WORKER, "resolv.conf", err);
 }
 
+/* Roots for upstreams where the operator names none. */
+static int
+add_system_roots(struct bundle *b, struct err *err)
+{
+    const char *path = tls_system_roots();
+    if (!path)
+        return err_run(err, "upstream.ca_file: this system has no CA certificates in a usual place; name a file");
+    return add_file(b, "system-roots", path, FILE_NOT_WRITABLE_BY_OTHERS, FOR_WORKER, "upstream.ca_file", err);
+}
+
+/* The CA's certificate goes to all who deal with leaves; its key is in no bundle. */
+static int
+add_inspection(struct bundle *b, const struct settings *s, const struct bundle_extra *extra, struct err *err)
+{
+    if (s->inspect == INSPECT_OFF)
+        return 0;
+    cleanup_free char *ca = mem_printf("%s/ca.pem", s->ca_dir ? s->ca_dir : ".");
+    if (add_file(b, "inspect-ca", ca, FILE_NOT_WRITABLE_BY_OTHERS, FOR_WORKER | FOR_KEEPER, "inspect.ca", err) < 0)
+        return -1;
+    if (extra->leaf_private)
+        bundle_add(b, "leaf-key", extra->leaf_private, strlen(extra->leaf_private), FOR_WORKER);
+    if (extra->leaf_public)
+        bundle_add(b, "leaf-public", extra->leaf_public, strlen(extra->leaf_public), FOR_KEEPER);
+    return s->upstream_ca_file ? 0 : add_system_roots(b, err);
+}
+
 static void
 add_config(struct bundle *b, const json_t *config, const char *base)
 {
@@ -244,8 +320,8 @@ add_config(struct bundle *b, const json_t *config, const char *base)
 static int
 collect(const struct settings *s, const struct bundle_extra *extra, struct bundle *b, struct err *err)
 {
-    if (add_keys(b, s, extra, err) < 0 || add_optional(b, "revoked", s->revoked_path, FOR_WORKER | FOR_ADMIN, "auth.revoked", err) < 0 ||
-        add_registries(b, s, err) < 0 || add_upstream(b, s, err) < 0 || add_all_policies(b, s, extra, err) < 0)
+    if (add_keys(b, s, extra, err) < 0 || add_optional(b, "revoked", s->revoked_path, FOR_POLICIES, "auth.revoked", err) < 0 ||
+        add_registries(b, s, err) < 0 || add_upstream(b, s, err) < 0 || add_all_policies(b, s, extra, err) < 0 || add_inspection(b, s, extra, err) < 0)
         return -1;
     for (size_t i = 0; i < s->listener_count; i++)
         if (add_listener(b, &s->listeners[i], extra, err) < 0)
@@ -256,10 +332,19 @@ collect(const struct settings *s, const struct bundle_extra *extra, struct bundl
     return 0;
 }
 
-static int
-by_name(const void *a, const void *b)
+/* Both are in the order of names. */
+static void
+compare(struct bundle *b, const struct bundle *before)
 {
-    return strcmp(((const struct bundle_item *)a)->name, ((const struct bundle_item *)b)->name);
+    for (size_t i = 0, k = 0; before && i < b->count && k < before->count;) {
+        struct bundle_item *item = &b->items[i];
+        const struct bundle_item *known = &before->items[k];
+        int order = by_name(item, known);
+        if (order == 0)
+            item->same = known->len == item->len && memcmp(known->bytes, item->bytes, item->len) == 0;
+        i += order <= 0;
+        k += order >= 0;
+    }
 }
 
 int
@@ -269,26 +354,45 @@ bundle_collect(const json_t *config, const char *base, const struct settings *se
     struct bundle b = {0};
     add_config(&b, config, base);
     if (extra->own)
-        bundle_add(&b, "own", extra->own, strlen(extra->own), FOR_WORKER | FOR_ADMIN);
+        bundle_add(&b, "own", extra->own, strlen(extra->own), FOR_POLICIES);
     if (extra->listening)
-        bundle_add(&b, "listening", extra->listening, strlen(extra->listening), FOR_WORKER | FOR_ADMIN);
+        bundle_add(&b, "listening", extra->listening, strlen(extra->listening), FOR_POLICIES);
     if (collect(settings, extra, &b, err) < 0) {
         bundle_done(&b);
         return -1;
     }
     /* In a fixed order, so that the same files make the same bytes. */
     qsort(b.items, b.count, sizeof *b.items, by_name);
+    compare(&b, extra->before);
     *ret = b;
     return 0;
 }
 
+/* What every policy is compiled with. */
+static bool
+same_context(const struct bundle *b)
+{
+    static const char *const names[] = {"config", "config-base", "registries", "blocklist"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const struct bundle_item *item = find_item(b, names[i]);
+        if (item && !item->same)
+            return false;
+    }
+    return true;
+}
+
 struct blob *
-bundle_blobs(const struct bundle *b, size_t *ret_count)
+bundle_blobs(const struct bundle *b, bool news, size_t *ret_count)
 {
     struct blob *blobs = mem_array(b->count + 1, sizeof *blobs);
-    for (size_t i = 0; i < b->count; i++)
-        blobs[i] = (struct blob){slice_str(b->items[i].name), slice_of(b->items[i].bytes, b->items[i].len)};
-    *ret_count = b->count;
+    bool skip = news && same_context(b);
+    *ret_count = 0;
+    for (size_t i = 0; i < b->count; i++) {
+        const struct bundle_item *item = &b->items[i];
+        if (skip && item->same && slice_starts_with(slice_str(item->name), "policy/"))
+            continue;
+        blobs[(*ret_count)++] = (struct blob){slice_str(item->name), slice_of(item->bytes, item->len)};
+    }
     return blobs;
 }
 

@@ -22,6 +22,8 @@ index_entries(struct bundle_view *v, struct err *err)
 {
     struct pack_head head;
     const char *map = v->map;
+    if (!map)
+        return err_invalid(err, "there is no bundle");
     memcpy(&head, map, sizeof head);
     if (head.magic != PACK_MAGIC || head.size != v->size || head.count > (v->size - sizeof head) / sizeof(struct pack_entry))
         return err_invalid(err, "the bundle is not one");

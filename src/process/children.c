@@ -18,24 +18,27 @@
 size_t
 bundle_kind(enum role role)
 {
-    return role == ROLE_WORKER ? 0 : role == ROLE_RECORDER ? 1 : 2;
+    return role == ROLE_WORKER ? 0 : role == ROLE_RECORDER ? 1 : role == ROLE_ADMIN ? 2 : 3;
 }
 
-static void
-add_child(struct supervisor *s, enum role role, unsigned slot)
+struct child *
+child_add(struct supervisor *s, enum role role, unsigned slot)
 {
     struct child *c = &s->children[s->child_count++];
     *c = (struct child){.supervisor = s, .role = role, .slot = slot, .wanted = true};
+    return c;
 }
 
 void
 children_prepare(struct supervisor *s)
 {
-    add_child(s, ROLE_RECORDER, 0);
+    child_add(s, ROLE_RECORDER, 0);
+    /* Before the workers, so that it hears of a new bundle first. */
+    child_add(s, ROLE_KEEPER, 0)->wanted = s->running.ca_key >= 0;
     for (unsigned i = 0; i < s->worker_count; i++)
-        add_child(s, ROLE_WORKER, i);
+        child_add(s, ROLE_WORKER, i);
     if (s->admin_socket >= 0 || s->admin_tcp >= 0)
-        add_child(s, ROLE_ADMIN, 0);
+        child_add(s, ROLE_ADMIN, 0);
 }
 
 struct child *
@@ -54,6 +57,7 @@ give_worker(struct supervisor *s, const struct child *c, struct spawn *sp)
 {
     spawn_number(sp, "--slot", (long)c->slot);
     spawn_fd(sp, "--record", s->record_channels[c->slot][0]);
+    spawn_fd(sp, "--keeper", s->keeper_channels[c->slot][0]);
     for (size_t i = 0; i < s->sockets.count; i++) {
         const struct socket_row *row = &s->sockets.rows[i];
         spawn_named_fd(sp, "--socket", row->name, row->fds[row->shared ? 0 : c->slot], row->shared ? ":shared" : "");
@@ -86,6 +90,15 @@ give_admin(struct supervisor *s, struct spawn *sp)
         spawn_named_fd(sp, "--socket", "tcp", s->admin_tcp, "");
 }
 
+static void
+give_keeper(struct supervisor *s, struct spawn *sp)
+{
+    sp->program = s->keeper_program;
+    spawn_fd(sp, "--ca-key", s->running.ca_key);
+    for (size_t i = 0; i < s->worker_count; i++)
+        spawn_fd(sp, "--keeper", s->keeper_channels[i][1]);
+}
+
 static pid_t
 spawn_child(struct supervisor *s, struct child *c, int control, struct err *err)
 {
@@ -104,6 +117,8 @@ spawn_child(struct supervisor *s, struct child *c, int control, struct err *err)
         give_worker(s, c, &sp);
     else if (c->role == ROLE_RECORDER)
         extra = give_recorder(s, c, &sp);
+    else if (c->role == ROLE_KEEPER)
+        give_keeper(s, &sp);
     else
         give_admin(s, &sp);
     pid_t pid = spawn_run(&sp, err);
@@ -115,12 +130,26 @@ spawn_child(struct supervisor *s, struct child *c, int control, struct err *err)
 
 /* ---- what a child says ---- */
 
+/* A log whose last line is none of ours is put aside: with it no recorder could go on. At the first start it is an error
+ * that the operator sees instead. */
+static void
+put_log_aside(struct supervisor *s)
+{
+    struct err err = {0};
+    if (recordfile_replace(&s->record, WANT_TAMPERED, 0, &err) < 0)
+        diag(DIAG_ALARM, "%s", err.text);
+    else
+        diag(DIAG_ALARM, "%s is put aside; the chain begins again", s->record.path);
+}
+
 static void
 on_failed(struct child *c, struct slice payload)
 {
     struct err err = {.kind = payload.ptr[0] == ERR_INVALID ? ERR_INVALID : ERR_RUN};
     snprintf(err.text, sizeof err.text, "%.*s", (int)payload.len - 1, payload.ptr + 1);
     supervisor_fail(c->supervisor, &err);
+    if (c->role == ROLE_RECORDER && c->supervisor->phase != PHASE_STARTING && !c->supervisor->failed && err.kind == ERR_INVALID)
+        put_log_aside(c->supervisor);
 }
 
 static void
@@ -245,7 +274,12 @@ on_end(struct child *c, int status)
     c->control = NULL;
     if (c->role == ROLE_WORKER)
         shared_worker_gone(s->shared, c->slot);
-    if (c->wanted) {
+    if (!c->wanted && c->role == ROLE_ADMIN && s->phase == PHASE_SERVING) {
+        doors_follow(s); /* it was ended to come back with other sockets */
+    } else if (c->wanted && c->replaced) {
+        c->replaced = false;
+        start_again(c);
+    } else if (c->wanted) {
         describe_end(c, status);
         if (c->role == ROLE_WORKER)
             shared_add(s->shared, COUNTER_WORKER_CRASHES, 1);

@@ -215,7 +215,7 @@ read_word(const struct json_at *at, const char *const *words, size_t *ret, struc
 static int
 store_word(const struct config_row *row, void *place, const struct json_at *at, struct err *err)
 {
-    size_t value;
+    size_t value = 0;
     if (read_word(at, row->words, &value, err) < 0)
         return -1;
     /* The one word that is kept as a yes or no. */
@@ -341,10 +341,9 @@ read_overrides(const struct json_at *at, struct settings *out, struct err *err)
     if (json_want_object(at, err) < 0)
         return -1;
     out->overrides = mem_array(json_object_size(at->value) + 1, sizeof *out->overrides);
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)at->value, name, value) {
-        struct json_at item = json_member(at, name);
+    json_t *object = (json_t *)at->value;
+    for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
+        struct json_at item = json_member(at, json_object_iter_key(i));
         if (read_override(&item, &out->overrides[out->override_count++], err) < 0)
             return -1;
     }
@@ -566,8 +565,8 @@ config_read(const json_t *root, const char *file, const char *base, struct setti
 int
 config_check_available(const struct settings *s, const char *file, struct err *err)
 {
-    if (s->inspect != INSPECT_OFF)
-        return err_invalid(err, "%s: inspect.mode: \"%s\" is not available in this version; only \"off\" is", file, inspect_words[s->inspect]);
+    if (s->inspect != INSPECT_OFF && !s->ca_dir)
+        return err_invalid(err, "%s: inspect.ca: a folder with ca.pem and ca.key is expected (`sallyport ca init --dir DIR` makes one)", file);
     if (s->listener_count == 0)
         return err_invalid(err, "%s: listen: at least one listener is expected", file);
     return 0;

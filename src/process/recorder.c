@@ -187,7 +187,7 @@ take_item(struct recorder *r, struct slot *s, const struct record_item *item, bo
 static bool
 has_room(const struct recorder *r, struct slice frame)
 {
-    return buf_room(&r->log.pending) > 4 * frame.len + 4 * RECORD_LINE_MAX;
+    return buf_room(&r->log.pending) > 4 * frame.len + (size_t)4 * RECORD_LINE_MAX;
 }
 
 static void

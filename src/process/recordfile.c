@@ -19,7 +19,7 @@
 #include "sallyport/record/verify.h"
 
 /* A torn end is at most a line; two are looked at to find the number of the last whole one. */
-#define TAIL_MAX (2 * RECORD_LINE_MAX)
+#define TAIL_MAX ((off_t)2 * RECORD_LINE_MAX)
 
 static int
 open_locked(const char *path, struct record_file *ret, struct err *err)
@@ -86,7 +86,7 @@ recordfile_mend(struct record_file *f, struct err *err)
     f->torn_bytes = 0;
     if (fstat(f->fd, &st) < 0)
         return err_errno(err, "record.path: %s", f->path);
-    size_t len = st.st_size < TAIL_MAX ? (size_t)st.st_size : TAIL_MAX;
+    size_t len = (size_t)(st.st_size < TAIL_MAX ? st.st_size : TAIL_MAX);
     if (len == 0)
         return 0;
     cleanup_free char *tail = mem_alloc(len);

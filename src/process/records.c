@@ -68,13 +68,13 @@ void
 records_event(struct supervisor *s, uint16_t event, const char *members)
 {
     struct child *c = child_of(s, ROLE_RECORDER);
-    char payload[4096];
-    size_t len = strlen(members);
-    if (!c || !c->control || len > sizeof payload - sizeof event)
+    struct buf payload;
+    if (!c || !c->control)
         return;
-    memcpy(payload, &event, sizeof event);
-    memcpy(payload + sizeof event, members, len);
-    channel_send(c->control, CONTROL_EVENT, slice_of(payload, sizeof event + len), NULL, 0);
+    buf_init(&payload, 4096);
+    if (buf_append(&payload, &event, sizeof event) && buf_append_str(&payload, members))
+        channel_send(c->control, CONTROL_EVENT, buf_slice(&payload), NULL, 0);
+    buf_done(&payload);
 }
 
 static json_t *

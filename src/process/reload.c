@@ -1,6 +1,7 @@
 /* Reading the configuration and all that it names, checking it, and handing it out. What is wrong changes nothing: the old
  * set stays with everybody, and it is said. */
 #include <ifaddrs.h>
+#include <malloc.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -13,7 +14,7 @@
 #include "sallyport/record/record.h"
 
 /* In the order of bundle_kind. */
-static const enum audience audiences[BUNDLE_KINDS] = {FOR_WORKER, FOR_RECORDER, FOR_ADMIN};
+static const enum audience audiences[BUNDLE_KINDS] = {FOR_WORKER, FOR_RECORDER, FOR_ADMIN, FOR_KEEPER};
 
 void
 loaded_free(struct loaded *l)
@@ -21,11 +22,13 @@ loaded_free(struct loaded *l)
     for (size_t i = 0; i < BUNDLE_KINDS; i++)
         if (l->fds[i] >= 0)
             close(l->fds[i]);
+    if (l->ca_key >= 0)
+        close(l->ca_key);
     settings_free(&l->settings);
     json_decref(l->config);
     free(l->base);
-    free(l->revoked);
-    *l = (struct loaded){.fds = {-1, -1, -1}};
+    bundle_done(&l->bundle);
+    *l = (struct loaded){LOADED_NOTHING};
 }
 
 /* ---- settings ---- */
@@ -60,17 +63,16 @@ folder_of(const char *path)
 static void
 set_flags(json_t *root, const json_t *flags)
 {
-    const char *path;
-    json_t *value;
-    json_object_foreach((json_t *)flags, path, value)
-        config_set(root, path, json_incref(value));
+    json_t *all = (json_t *)flags;
+    for (void *i = json_object_iter(all); i; i = json_object_iter_next(all, i))
+        config_set(root, json_object_iter_key(i), json_incref(json_object_iter_value(i)));
 }
 
 int
 load_settings(struct supervisor *s, struct loaded *ret, struct err *err)
 {
     const char *file = s->options->config_file ? s->options->config_file : "command line";
-    struct loaded l = {.fds = {-1, -1, -1}, .generation = s->running.generation + 1};
+    struct loaded l = {LOADED_NOTHING, .generation = s->running.generation + 1};
     l.config = read_file(s->options->config_file, err);
     if (!l.config)
         return -1;
@@ -164,7 +166,7 @@ check_bundle(const struct loaded *l, const struct bundle *b, const char *own_tex
 {
     size_t count;
     struct guard_options own;
-    struct blob *blobs = bundle_blobs(b, &count);
+    struct blob *blobs = bundle_blobs(b, true, &count);
     bundle_own_addresses(slice_str(own_text), slice_str(listening), &own);
     struct snapshot *snapshot = snapshot_new(&l->settings, blobs, count, &own, true, l->generation, err);
     free((void *)own.own);
@@ -178,6 +180,8 @@ static int
 seal_bundle(struct loaded *l, const struct bundle *b, struct err *err)
 {
     for (size_t i = 0; i < BUNDLE_KINDS; i++) {
+        if (audiences[i] == FOR_KEEPER && l->settings.inspect == INSPECT_OFF)
+            continue;
         l->fds[i] = bundle_seal(b, audiences[i], l->digests[i], err);
         if (l->fds[i] < 0)
             return -1;
@@ -192,20 +196,17 @@ load_bundle(struct supervisor *s, struct loaded *l, struct err *err)
     char *own = own_addresses(&l->settings);
     free(s->own);
     s->own = own;
-    struct bundle b = {0};
-    struct bundle_extra extra = {.keys_jwks = s->options->keys_jwks, .policy = s->options->policy, .own = own, .listening = listening,
-                                 .token_names = s->token_names, .token_texts = (const char *const *)s->token_texts};
-    if (bundle_collect(l->config, l->base, &l->settings, &extra, &b, err) < 0)
+    struct bundle *b = &l->bundle;
+    if (keeper_open(s, l, err) < 0)
         return -1;
-    l->policies = b.policies;
-    for (size_t i = 0; i < b.count; i++)
-        if (strcmp(b.items[i].name, "revoked") == 0)
-            l->revoked = mem_dup_slice(slice_of(b.items[i].bytes, b.items[i].len));
-    int rc = check_bundle(l, &b, own, listening, err);
-    if (rc == 0)
-        rc = seal_bundle(l, &b, err);
-    bundle_done(&b);
-    return rc;
+    struct bundle_extra extra = {.before = s->running.bundle.count ? &s->running.bundle : NULL, .leaf_private = s->leaf_private, .leaf_public = s->leaf_public, .keys_jwks = s->options->keys_jwks, .policy = s->options->policy, .own = own, .listening = listening,
+                                 .token_names = s->token_names, .token_texts = (const char *const *)s->token_texts};
+    if (bundle_collect(l->config, l->base, &l->settings, &extra, b, err) < 0)
+        return -1;
+    l->policies = b->policies;
+    int rc = check_bundle(l, b, own, listening, err);
+    malloc_trim(0); /* compiling all policies once took more than will be needed again soon */
+    return rc < 0 ? -1 : seal_bundle(l, b, err);
 }
 
 /* ---- watching ---- */
@@ -231,16 +232,27 @@ watch_files(struct supervisor *s)
         watch_folder(s->watch, set->policies_dir);
     watch_file(s->watch, set->policy_file);
     watch_file(s->watch, set->parent_token_file);
+    keeper_watch(s);
     for (size_t i = 0; i < set->listener_count; i++)
         watch_listener(s->watch, &set->listeners[i]);
 }
 
 /* ---- reload ---- */
 
+/* Blobs have a NUL behind them. */
+static const char *
+bundle_text(const struct bundle *b, const char *name)
+{
+    for (size_t i = 0; i < b->count; i++)
+        if (strcmp(b->items[i].name, name) == 0)
+            return b->items[i].bytes;
+    return NULL;
+}
+
 static bool
 differs(const struct loaded *a, const struct loaded *b)
 {
-    return memcmp(a->digests, b->digests, sizeof a->digests) != 0;
+    return memcmp(a->digests, b->digests, sizeof a->digests) != 0 || memcmp(a->ca_id, b->ca_id, sizeof a->ca_id) != 0;
 }
 
 static void
@@ -250,7 +262,7 @@ hand_out(struct supervisor *s)
     for (size_t i = 0; i < s->child_count; i++) {
         struct child *c = &s->children[i];
         int fd = s->running.fds[bundle_kind(c->role)];
-        if (c->control && !channel_send(c->control, CONTROL_BUNDLE, slice_of(&told, sizeof told), &fd, 1))
+        if (c->control && fd >= 0 && !channel_send(c->control, CONTROL_BUNDLE, slice_of(&told, sizeof told), &fd, 1))
             diag(DIAG_ALARM, "%s %u does not take the new configuration", role_name(c->role), c->slot);
     }
 }
@@ -259,11 +271,14 @@ static void
 apply(struct supervisor *s, struct loaded *next, const char *why)
 {
     char members[256];
-    records_revoked(s, s->running.revoked, next->revoked);
-    loaded_free(&s->running);
+    records_revoked(s, bundle_text(&s->running.bundle, "revoked"), bundle_text(&next->bundle, "revoked"));
+    struct loaded before = s->running;
     s->running = *next;
+    keeper_follow(s, &before);
+    loaded_free(&before);
     hand_out(s);
     watch_files(s);
+    doors_follow(s);
     shared_add(s->shared, COUNTER_RELOADS, 1);
     shared_set(s->shared, COUNTER_POLICY_GENERATION, s->running.generation);
     snprintf(members, sizeof members, "\"generation\":%llu,\"policies\":%zu,\"why\":\"%s\"", (unsigned long long)s->running.generation,

@@ -27,7 +27,7 @@
 static bool
 is_ready(const struct child *c)
 {
-    return c->ready;
+    return c->ready || (c->role == ROLE_KEEPER && !c->wanted);
 }
 
 static bool
@@ -176,6 +176,15 @@ supervisor_fail(struct supervisor *s, const struct err *err)
 
 /* ---- what it is told ---- */
 
+/* sd_notify(3): a reload is dated, so that its READY is told from an earlier one. */
+static void
+notify_reloading(void)
+{
+    char text[64];
+    snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_mono_us());
+    service_notify(text);
+}
+
 static void
 on_signal(void *arg, int signo)
 {
@@ -185,7 +194,7 @@ on_signal(void *arg, int signo)
     } else if (signo == SIGHUP) {
         if (s->phase != PHASE_SERVING)
             return;
-        service_notify("RELOADING=1");
+        notify_reloading();
         reload(s, "signal");
         service_notify("READY=1");
     } else if (s->phase == PHASE_SERVING) {
@@ -285,21 +294,6 @@ read_passed_tokens(struct supervisor *s, struct err *err)
 }
 
 static int
-open_admin(struct supervisor *s, struct err *err)
-{
-    const struct settings *set = &s->running.settings;
-    if (set->admin_socket) {
-        s->admin_socket = socket_open_unix(set->admin_socket, err);
-        if (s->admin_socket < 0)
-            return -1;
-        s->admin_socket_path = mem_strdup(set->admin_socket);
-    }
-    if (set->admin_address && (s->admin_tcp = socket_open_tcp(set->admin_address, "admin.address", err)) < 0)
-        return -1;
-    return 0;
-}
-
-static int
 make_shared(struct supervisor *s, struct err *err)
 {
     s->shared_fd = shared_create();
@@ -322,7 +316,7 @@ set_up(struct supervisor *s, struct err *err)
         return -1;
     s->worker_count = count_workers(&s->running.settings);
     if (make_shared(s, err) < 0 || sockets_open(&s->running.settings, s->worker_count, &s->passed, &s->sockets, err) < 0 ||
-        load_bundle(s, &s->running, err) < 0 || records_open(s, err) < 0 || open_admin(s, err) < 0)
+        keeper_channels_open(s, err) < 0 || load_bundle(s, &s->running, err) < 0 || records_open(s, err) < 0 || doors_open(s, err) < 0)
         return -1;
     shared_set(s->shared, COUNTER_POLICY_GENERATION, s->running.generation);
     s->watch = watch_new(s->loop, on_files, s);
@@ -340,7 +334,7 @@ start_children(struct supervisor *s, struct err *err)
         loop_on_signal(s->loop, signals[i], on_signal, s);
     children_prepare(s);
     for (size_t i = 0; i < s->child_count; i++)
-        if (child_start(&s->children[i], err) < 0) {
+        if (s->children[i].wanted && child_start(&s->children[i], err) < 0) {
             children_kill(s);
             return -1;
         }
@@ -357,9 +351,7 @@ tear_down(struct supervisor *s)
         timer_stop(&s->children[i].restart);
         channel_free(s->children[i].control);
     }
-    if (s->admin_socket_path)
-        unlink(s->admin_socket_path);
-    free(s->admin_socket_path);
+    doors_close(s);
     watch_free(s->watch);
     sockets_close(&s->sockets);
     recordfile_close(&s->record);
@@ -371,6 +363,7 @@ tear_down(struct supervisor *s)
     }
     service_forget(&s->passed);
     free(s->own);
+    keeper_close(s);
     loop_free(s->loop);
 }
 
@@ -378,7 +371,8 @@ int
 supervisor_run(const struct serve_options *options, struct err *err)
 {
     static struct supervisor s;
-    s = (struct supervisor){.options = options, .failure = err, .running.fds = {-1, -1, -1}, .record.fd = -1, .shared_fd = -1, .fold_fd = -1,
+    s = (struct supervisor){.options = options, .failure = err, .running = {LOADED_NOTHING}, .record.fd = -1, .shared_fd = -1, .fold_fd = -1,
+                            .keeper_program = -1,
                             .admin_socket = -1, .admin_tcp = -1, .uid = -1, .gid = -1};
     diag_set_role("supervisor");
     s.loop = loop_new();

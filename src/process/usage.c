@@ -8,11 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sallyport/base/slice.h"
+
 static void
 add_stat(pid_t pid, struct usage *sum)
 {
     char path[64], text[1024];
-    unsigned long long user, system, pages;
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
@@ -23,11 +24,20 @@ add_stat(pid_t pid, struct usage *sum)
     text[n] = '\0';
     /* Field 2 is the name in brackets, which may hold anything; 14, 15 and 24 are utime, stime and rss (proc(5)). */
     const char *at = strrchr(text, ')');
-    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u %llu", &user, &system,
-                      &pages) != 3)
-        return;
-    sum->cpu_ms += (user + system) * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK);
-    sum->rss_bytes += pages * (unsigned long long)sysconf(_SC_PAGESIZE);
+    struct slice rest = at ? slice_str(at + 1) : slice_str("");
+    uint64_t ticks = 0, pages = 0;
+    for (int field = 2; rest.ptr && field <= 24; field++) {
+        unsigned long long value = 0;
+        struct slice word = slice_split(rest, ' ', &rest);
+        if (!slice_parse_uint(word, UINT64_MAX, &value))
+            continue;
+        if (field == 14 || field == 15)
+            ticks += value;
+        else if (field == 24)
+            pages = value;
+    }
+    sum->cpu_ms += ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+    sum->rss_bytes += pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static void

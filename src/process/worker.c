@@ -13,11 +13,12 @@
 #include "sallyport/process/confine.h"
 #include "sallyport/process/role.h"
 #include "sallyport/proxy/journal.h"
+#include "sallyport/proxy/keeperlink.h"
 #include "sallyport/proxy/proxy.h"
 #include "sallyport/proxy/snapshot.h"
 
 /* Descriptors kept for everything that is not a connection: loop, channels, listeners, resolvers. */
-#define SPARE_FDS 128
+#define SPARE_FDS ((size_t)128)
 /* An end that the recorder's queue does not take is not waited for longer than this. */
 #define END_MS 2000
 
@@ -175,7 +176,8 @@ set_up(struct worker *w, struct err *err)
     const struct settings *set = snapshot_settings(s);
     w->journal = journal_new(w->loop, w->start.records[0], set->durability, set->record_format);
     struct proxy_options o = {.loop = w->loop, .snapshot = s, .journal = w->journal, .shared = w->shared,
-                              .worker = (unsigned)w->start.slot, .connections_max = connections_max(set)};
+                              .worker = (unsigned)w->start.slot, .connections_max = connections_max(set),
+                              .keeper = keeper_link_new(w->loop, w->start.keeper_count ? w->start.keepers[0] : -1)};
     w->proxy = proxy_new(&o);
     snapshot_unref(s);
     return 0;

@@ -277,3 +277,56 @@ TEST(own_addresses_are_read_back)
     free((void *)o.own);
     free((void *)o.listeners);
 }
+
+static void
+set_back(const char *name)
+{
+    char command[256];
+    snprintf(command, sizeof command, "touch -d '1 hour ago' %s/%s", folder, name);
+    CHECK(system(command) == 0);
+}
+
+static const struct bundle_item *
+item_of(const struct made *m, const char *name)
+{
+    for (size_t i = 0; i < m->bundle.count; i++)
+        if (strcmp(m->bundle.items[i].name, name) == 0)
+            return &m->bundle.items[i];
+    return NULL;
+}
+
+TEST(what_is_the_same_is_known_and_what_is_new_is_seen)
+{
+    struct made a, b;
+    struct err err = {0};
+    size_t count;
+    basic_files();
+    set_back("policies/one.json");
+    CHECK(make(&a, CONFIG, NULL, &err) == 0);
+    struct bundle_extra extra = {.before = &a.bundle};
+    put("policies/one.json", "0NE", 0644); /* the same size */
+    put("policies/three.json", "THREE", 0644);
+    CHECK(make(&b, CONFIG, &extra, &err) == 0);
+    CHECK(!item_of(&b, "policy/one")->same && strcmp(item_of(&b, "policy/one")->bytes, "0NE") == 0);
+    CHECK(item_of(&b, "policy/t.w-o_2")->same && item_of(&b, "keys")->same && item_of(&b, "config")->same);
+    CHECK(!item_of(&b, "policy/three")->same);
+    /* Only what is new is compiled again. */
+    struct blob *blobs = bundle_blobs(&b.bundle, true, &count);
+    size_t policies = 0;
+    for (size_t i = 0; i < count; i++)
+        policies += slice_starts_with(blobs[i].name, "policy/");
+    CHECK(policies == 2 && count == b.bundle.count - 1);
+    free(blobs);
+    blobs = bundle_blobs(&b.bundle, false, &count);
+    CHECK(count == b.bundle.count);
+    free(blobs);
+    unmake(&b);
+    /* With another configuration everything is. */
+    CHECK(make(&b, "{\"auth\":{\"keys\":\"k.json\"},\"policies\":\"policies\",\"default_ports\":[1]}", &extra, &err) == 0);
+    blobs = bundle_blobs(&b.bundle, true, &count);
+    CHECK(count == b.bundle.count);
+    free(blobs);
+    unmake(&b);
+    unmake(&a);
+    remove_folder();
+}

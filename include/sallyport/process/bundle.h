@@ -6,6 +6,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "sallyport/base/digest.h"
 #include "sallyport/base/err.h"
@@ -16,12 +18,23 @@
 #define BUNDLE_BYTES_MAX (2ull << 30) /* all of it */
 
 /* Who gets a blob: secrets go only where they are used. */
-enum audience { FOR_WORKER = 1, FOR_RECORDER = 2, FOR_ADMIN = 4, FOR_ALL = 7 };
+enum audience { FOR_WORKER = 1, FOR_RECORDER = 2, FOR_ADMIN = 4, FOR_KEEPER = 8, FOR_ALL = 15 };
+
+/* What tells that a file is the one that was read before, without reading it. */
+struct file_mark {
+    struct timespec modified, changed;
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+    bool trusted; /* it was quiet for a while when it was read */
+};
 
 struct bundle_item {
     char *name, *bytes;
     size_t len;
     unsigned audience;
+    bool same;    /* as in the bundle before */
+    struct file_mark mark; /* of a policy file */
 };
 
 struct bundle {
@@ -35,6 +48,8 @@ struct bundle {
 struct bundle_extra {
     const char *keys_jwks;    /* instead of auth.keys; NULL: the file */
     const char *policy;       /* instead of policies; NULL: the files */
+    const char *leaf_private, *leaf_public; /* the run's leaf key; NULL while there is no inspection */
+    const struct bundle *before; /* the running one: policy files that have not changed are not read again; NULL: none */
     const char *own;          /* addresses of this host, a line each */
     const char *listening;    /* what is listened on, a line each */
     const char *const *token_names; /* token_fd -> text, in step, NULL-terminated */
@@ -49,8 +64,9 @@ int bundle_collect(const json_t *config, const char *base, const struct settings
                    struct bundle *ret, struct err *err);
 /* A sealed memfd of what the audience gets, and the SHA-256 of its bytes. -1 with err. */
 int bundle_seal(const struct bundle *b, enum audience audience, unsigned char ret_digest[SHA256_SIZE], struct err *err);
-/* The blobs as a snapshot wants them; borrowed, the array is the caller's (free). */
-struct blob *bundle_blobs(const struct bundle *b, size_t *ret_count);
+/* The blobs as a snapshot wants them; borrowed, the array is the caller's (free). news: without the policies that are the
+ * same as before, when all that they are compiled with is the same too. */
+struct blob *bundle_blobs(const struct bundle *b, bool news, size_t *ret_count);
 
 /* The other side. */
 struct bundle_view {

@@ -24,7 +24,7 @@ void config_each_path(json_t *root, char *(*visit)(void *arg, const char *settin
 /* Settings from a whole configuration (an object). `file` is for errors; relative paths in it stand on `base` (NULL: the
  * working directory as it is). *ret is written only on success; free with settings_free. Unknown keys name the nearest. */
 int config_read(const json_t *root, const char *file, const char *base, struct settings *ret, struct err *err);
-/* What a configuration may say and this version cannot do yet (inspect.mode). */
+/* What a configuration may say and cannot be served so: no listener, inspection without a CA. */
 int config_check_available(const struct settings *s, const char *file, struct err *err);
 /* Members that only a restart changes (listen, workers, user, record.path): puts the old ones into `next` and lists those that
  * differed in text ("" when none did). */

@@ -1,4 +1,4 @@
-/* What the parts of the supervisor share. Only src/process/{supervisor,children,reload,records}.c include this. */
+/* What the parts of the supervisor share. Only src/process/{supervisor,children,reload,records,keepers}.c include this. */
 #ifndef SALLYPORT_PROCESS_CORE_H
 #define SALLYPORT_PROCESS_CORE_H
 
@@ -16,8 +16,8 @@
 #include "sallyport/process/watch.h"
 #include "sallyport/proxy/shared.h"
 
-#define CHILDREN_MAX (SHARED_WORKERS_MAX + 2)
-#define BUNDLE_KINDS 3 /* worker, recorder, admin */
+#define CHILDREN_MAX (SHARED_WORKERS_MAX + 3)
+#define BUNDLE_KINDS 4 /* worker, recorder, admin, keeper */
 
 struct supervisor;
 
@@ -29,6 +29,7 @@ struct child {
     struct channel *control; /* NULL: not running */
     bool ready, idle;
     bool wanted;             /* is started again when it ends */
+    bool replaced;           /* was ended to be started with something new */
     unsigned starts;
     int64_t backoff_ms;
     struct timer restart;
@@ -40,11 +41,15 @@ struct loaded {
     char *base;              /* what its paths stand on */
     struct settings settings;
     uint64_t generation;
-    int fds[BUNDLE_KINDS];
+    int fds[BUNDLE_KINDS];   /* -1: nobody reads it */
+    int ca_key;              /* the inspection CA's, open and unread; -1: no inspection */
+    unsigned char ca_id[SHA256_SIZE]; /* changes with the CA's files */
     unsigned char digests[BUNDLE_KINDS][SHA256_SIZE];
     size_t policies;
-    char *revoked;           /* the list's text, to see what is new in the next one */
+    struct bundle bundle;    /* what was read, to see what is new in the next one */
 };
+
+#define LOADED_NOTHING .fds = {-1, -1, -1, -1}, .ca_key = -1
 
 enum phase { PHASE_STARTING = 0, PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING, PHASE_LAST /* recorder and admin end */ };
 
@@ -61,13 +66,16 @@ struct supervisor {
     struct sockets sockets;
     struct record_file record;
     int record_channels[SHARED_WORKERS_MAX][2]; /* worker's end, recorder's end; both stay open here */
+    int keeper_channels[SHARED_WORKERS_MAX][2]; /* worker's end, keeper's end; likewise */
+    int keeper_program;      /* its binary; -1: not looked for yet */
+    char *leaf_private, *leaf_public; /* the run's leaf key (PEM); NULL before inspection is first switched on */
     int shared_fd, fold_fd;
     struct shared *shared;
     int uid, gid;
     struct child children[CHILDREN_MAX];
     size_t child_count, worker_count;
     int admin_socket, admin_tcp; /* -1: none */
-    char *admin_socket_path;
+    char *admin_socket_path, *admin_address;
     struct watch *watch;
     struct timer deadline, housekeeping;
     int64_t crashes_ms[6];   /* the last worker crashes */
@@ -77,6 +85,7 @@ struct supervisor {
 
 /* children.c */
 void children_prepare(struct supervisor *s);   /* the table */
+struct child *child_add(struct supervisor *s, enum role role, unsigned slot);
 int child_start(struct child *c, struct err *err);
 void child_stop(struct child *c);               /* tells it to end now */
 void children_reap(struct supervisor *s);       /* after SIGCHLD */
@@ -99,6 +108,19 @@ void reload(struct supervisor *s, const char *why);
 void watch_files(struct supervisor *s);
 char *own_addresses(const struct settings *settings);
 size_t bundle_kind(enum role role);
+
+/* doors.c: the admin process's sockets */
+int doors_open(struct supervisor *s, struct err *err);
+void doors_close(struct supervisor *s);
+/* After a reload: other sockets, or none, when the settings say so. */
+void doors_follow(struct supervisor *s);
+
+/* keepers.c */
+int keeper_channels_open(struct supervisor *s, struct err *err);
+int keeper_open(struct supervisor *s, struct loaded *l, struct err *err); /* what a keeper and its workers need; nothing when inspection is off */
+void keeper_follow(struct supervisor *s, const struct loaded *before);    /* starts, replaces or ends it */
+void keeper_watch(struct supervisor *s);
+void keeper_close(struct supervisor *s);
 
 /* records.c */
 int records_open(struct supervisor *s, struct err *err);
