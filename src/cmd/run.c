@@ -15,6 +15,7 @@
 #include "sallyport/base/clock.h"
 #include "sallyport/base/diag.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/cmd/helper.h"
 #include "sallyport/cmd/run.h"
 
 #define USAGE "sallyport run [OPTIONS] [--] CMD…"
@@ -72,22 +73,6 @@ own_folder(char *path, size_t size)
         return NULL;
     path[len] = '\0';
     return path;
-}
-
-/* Beside this binary, or in its libexec folder. Never through PATH. */
-static char *
-find_helper(const char *own)
-{
-    const char *slash = strrchr(own, '/');
-    struct slice folder = slice_of(own, slash ? (size_t)(slash - own) : 0);
-    char *tries[] = {mem_printf("%.*s/" HELPER, SLICE_ARG(folder)), mem_printf("%.*s/../libexec/sallyport/" HELPER, SLICE_ARG(folder))};
-    char *found = NULL;
-    for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
-        if (!found && access(tries[i], X_OK) == 0)
-            found = steal(&tries[i]);
-        free(tries[i]);
-    }
-    return found;
 }
 
 struct words { char *items[ARGS_MAX + 1]; size_t count; };
@@ -256,11 +241,9 @@ run_helper(struct run *r, const char *own, int argc, char **argv, struct err *er
 {
     static struct words words;
     sigset_t all;
-    char *helper = find_helper(own);
-    if (!helper) {
-        err_run(err, HELPER " is neither beside %s nor in its ../libexec/sallyport", own);
+    char *helper = helper_path(HELPER, err);
+    if (!helper)
         return -1;
-    }
     make_words(&words, r, own, argc, argv);
     block_signals(&all);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);

@@ -52,7 +52,7 @@ static bool
 is_below(const char *path, const char *top)
 {
     size_t len = strlen(top);
-    return strncmp(path, top, len) == 0 && (path[len] == '/' || path[len] == '\0' || len == 1);
+    return strncmp(path, top, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
 /* The directory given to the sandbox that holds path, or NULL. */
@@ -61,7 +61,8 @@ holder_in(const char *path, const char *const *given, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         cleanup_free char *real = given[i] ? realpath(given[i], NULL) : NULL;
-        if (real && is_below(path, real))
+        /* "/" itself is refused by the helper. */
+        if (real && strcmp(real, "/") != 0 && is_below(path, real))
             return given[i];
     }
     return NULL;

@@ -154,7 +154,11 @@ give_filter(struct launcher *l, struct err *err)
     size_t len;
     if (call_filter_make(&program, &len, err) < 0)
         return -1;
-    int rc = say(l->control, SAY_FILTER, program, len, NULL, 0) < 0 ? err_errno(err, "handing the system call filter over") : 0;
+    int rc = say(l->control, SAY_FILTER, program, len, NULL, 0);
+    if (rc < 0 && errno == EPIPE)
+        rc = 0; /* it has failed already, and its last word is still to be heard */
+    else if (rc < 0)
+        err_errno(err, "handing the system call filter over");
     free(program);
     return rc;
 }

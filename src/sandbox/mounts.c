@@ -336,13 +336,25 @@ add_all_named(struct tree *t, struct err *err)
 
 /* ---- the root itself ---- */
 
+/* In a user namespace the files of others cannot be copied up, root's least of all. */
+static int
+open_image(const struct tree *t, struct err *err)
+{
+    struct stat st;
+    int image = open_directory(t->wish->options->rootfs, err);
+    if (image < 0 || !t->wish->place->user_namespace || (fstat(image, &st) == 0 && st.st_uid == t->wish->place->uid))
+        return image;
+    close(image);
+    return err_invalid(err, "%s: belongs to another user; unprivileged, a tree of one's own is expected", t->wish->options->rootfs);
+}
+
 /* An image stays as it is: what CMD writes goes to memory, over it. The upper half has to stand somewhere while the overlay is
  * made; /dev is a directory everywhere, and the nodes that we want of it are taken. */
 static int
 make_overlay(struct tree *t, struct err *err)
 {
     char lower[64];
-    int image = open_directory(t->wish->options->rootfs, err);
+    int image = open_image(t, err);
     if (image < 0)
         return err_wrap(err, "--rootfs");
     int upper = make_fs("tmpfs", (const struct setting[]){{"mode", "0755"}, {NULL, NULL}}, QUIET, err);

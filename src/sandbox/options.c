@@ -163,7 +163,7 @@ check(const struct sandbox_options *o, struct err *err)
 {
     if (!o->id || !o->run_dir || !o->gate || !o->command[0])
         return err_invalid(err, "sallyport-run: launch: --id, --run-dir, --gate and a command are expected");
-    if (strlen(o->id) > 64 || strspn(o->id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") != strlen(o->id))
+    if (!*o->id || strlen(o->id) > 64 || strspn(o->id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") != strlen(o->id))
         return err_invalid(err, "sallyport-run: --id: up to 64 letters, digits, '_' and '-' are expected");
     if (o->port_count && !o->transparent)
         return err_invalid(err, "--port: adds to --transparent, which is not given");
