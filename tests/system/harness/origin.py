@@ -81,8 +81,8 @@ class Origin:
     def __init__(self, address, port, answer=answer_ok, serve=None, tls=None):
         self.address, self.answer, self.serve = address, answer, serve or self._http
         self.connections = []
-        context = None
-        if tls:
+        context = tls if isinstance(tls, ssl.SSLContext) else None
+        if tls and not context:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
         self._server = background.call(asyncio.start_server(self._accept, address, port, ssl=context, limit=1 << 20, backlog=4096))
