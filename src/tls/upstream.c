@@ -40,7 +40,7 @@ struct connection {
     char key[SHA256_HEX_SIZE];
     enum staple staple;
     int alert_sent, alert_received; /* -1: none */
-    int reason;              /* OpenSSL's own, when we sent an alert */
+    int reason;              /* OpenSSL's own, when it gave up; 0: none */
 };
 
 /* ---- sessions ---- */
@@ -128,19 +128,23 @@ on_session(SSL *ssl, SSL_SESSION *session)
     return 1;
 }
 
-/* The error queue still says why when our alert goes out; the stream empties it right after. */
+/* The error queue still says why when our alert goes out, or when OpenSSL gives up without one (what comes is no TLS); the
+ * stream empties it right after. */
 static void
 on_info(const SSL *ssl, int where, int value)
 {
-    struct connection *c = where & SSL_CB_ALERT ? connection_of(ssl) : NULL;
+    struct connection *c = where & (SSL_CB_ALERT | SSL_CB_EXIT) ? connection_of(ssl) : NULL;
+    unsigned long code = c ? ERR_peek_last_error() : 0;
     if (!c)
+        return;
+    if (!c->reason && ERR_GET_LIB(code) == ERR_LIB_SSL)
+        c->reason = ERR_GET_REASON(code);
+    if (!(where & SSL_CB_ALERT))
         return;
     if ((where & SSL_CB_READ) && c->alert_received < 0 && (value & 0xff) != SSL_AD_CLOSE_NOTIFY)
         c->alert_received = value & 0xff;
-    if ((where & SSL_CB_WRITE) && c->alert_sent < 0 && (value & 0xff) != SSL_AD_CLOSE_NOTIFY) {
+    if ((where & SSL_CB_WRITE) && c->alert_sent < 0 && (value & 0xff) != SSL_AD_CLOSE_NOTIFY)
         c->alert_sent = value & 0xff;
-        c->reason = ERR_GET_REASON(ERR_peek_last_error());
-    }
 }
 
 /* ---- stapled OCSP (RFC 6066 section 8) ---- */
@@ -364,6 +368,7 @@ static const struct meaning of_reasons[] = {
     {SSL_R_UNSUPPORTED_PROTOCOL, "the server has no protocol version of TLS 1.2 or later"},
     {SSL_R_WRONG_VERSION_NUMBER, "the server does not speak TLS"},
     {SSL_R_HTTP_REQUEST, "the server does not speak TLS"},
+    {SSL_R_UNEXPECTED_EOF_WHILE_READING, "the server closed the connection during the handshake"},
     {SSL_R_PACKET_LENGTH_TOO_LONG, "the server does not speak TLS"},
     {SSL_R_WRONG_CIPHER_RETURNED, "the server chose a cipher suite that was not offered"},
     {SSL_R_UNKNOWN_CIPHER_RETURNED, "the server chose a cipher suite that was not offered"},
@@ -416,11 +421,11 @@ explain_certificate(const struct connection *c, long verify)
 static const char *
 explain_protocol(const struct connection *c)
 {
-    const char *text = NULL;
-    if (c && c->alert_sent >= 0) {
-        text = MEANING(of_reasons, c->reason);
-        return text ? text : "the server broke the TLS protocol";
-    }
+    const char *text = c && c->reason ? MEANING(of_reasons, c->reason) : NULL;
+    if (text)
+        return text;
+    if (c && c->alert_sent >= 0)
+        return "the server broke the TLS protocol";
     if (c && c->alert_received == ALERT_CERTIFICATE_REQUIRED)
         return "the server wants a client certificate";
     if (c && c->alert_received >= 0) {
