@@ -148,13 +148,16 @@ TEST(too_many_are_refused)
     CHECK(read_config(text, &s, &err) < 0 && strstr(err.text, "at most 64"));
 }
 
-TEST(inspection_is_accepted_and_not_served)
+TEST(inspection_needs_a_ca)
 {
     struct settings s = {0};
     struct err err = {0};
     CHECK(read_config("{\"listen\":[{\"address\":\"127.0.0.1:1\"}],\"inspect\":{\"mode\":\"listed\"}}", &s, &err) == 0);
     CHECK(s.inspect == INSPECT_LISTED);
-    CHECK(config_check_available(&s, "c.json", &err) < 0 && strstr(err.text, "inspect.mode") && err.kind == ERR_INVALID);
+    CHECK(config_check_available(&s, "c.json", &err) == 0);
+    settings_free(&s);
+    CHECK(read_config("{\"listen\":[{\"address\":\"127.0.0.1:1\"}],\"inspect\":{\"mode\":\"all\",\"ca\":null}}", &s, &err) == 0);
+    CHECK(config_check_available(&s, "c.json", &err) < 0 && strstr(err.text, "inspect.ca") && err.kind == ERR_INVALID);
     settings_free(&s);
 }
 
