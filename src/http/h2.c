@@ -6,61 +6,14 @@
 
 #include <assert.h>
 #include <nghttp2/nghttp2.h>
-#include <stdio.h>
 
-#include "sallyport/base/list.h"
 #include "sallyport/base/mem.h"
-#include "sallyport/http/h2_limits.h"
+#include "sallyport/http/h2_core.h"
 
-#define WINDOW_FIRST 65535            /* RFC 9113 section 6.9.2: what a stream has without a word */
 #define CONNECTION_WINDOW (8 << 20)   /* in flight, never held: any path's bandwidth times its delay */
 #define QUEUE_MAX 512                 /* frames that wait because the peer does not read */
 #define ACKS_MAX 256                  /* of these, answers to PING and SETTINGS */
 #define HEADER_BOMB 4                 /* times the header list's limit: no longer a mistake */
-#define FAULT_TEXT_SIZE 96
-
-struct h2_session {
-    enum h2_role role;
-    struct h2_limits limits;
-    struct h2_callbacks on;
-    void *owner;
-    nghttp2_session *ng;
-    struct h2_meter meter;
-    int64_t now_ms;          /* as last told */
-    int64_t started_ms;
-    struct list streams;
-    struct list sent;        /* streams with sent_count to be told */
-    size_t grown;            /* of limits.window_growth */
-    struct slice chunk;      /* given by nghttp2 and not yet written; valid until it is asked again */
-    bool settings_acked;
-    bool draining;
-    uint32_t fault_code;
-    char fault[FAULT_TEXT_SIZE]; /* "" while nothing is wrong */
-};
-
-struct h2_stream {
-    struct list_node node, sent_node;
-    struct h2_session *session;
-    int32_t id;
-    void *owner;
-    bool told;               /* the owner knows of it: on_closed is due */
-    bool counted;            /* a fault of this stream was counted */
-    bool reset_by_owner;
-    bool not_sent;           /* a request that never left */
-    struct h2_head *reading; /* the block that is coming in */
-    bool head_seen;          /* the final head came: what follows are trailers */
-    bool remote_ended, local_ended;
-    bool discard;
-    size_t held;             /* given by on_data, not consumed */
-    size_t window;           /* the stream's, as the peer may use it */
-    size_t passed;           /* consumed since the window grew */
-    struct buf out;
-    bool answered;           /* a final response was submitted, or the request */
-    bool finished;           /* what is in `out` is the rest */
-    bool deferred;           /* nghttp2 waits for h2_stream_write */
-    struct h2_head *trailers;
-    size_t sent_count;
-};
 
 /* ---- faults ---- */
 
@@ -104,24 +57,24 @@ count_fault(struct h2_session *s, struct h2_stream *stream)
 
 /* ---- streams ---- */
 
-static struct h2_stream *
-stream_new(struct h2_session *s, int32_t id, void *owner)
+struct h2_stream *
+h2_stream_new(struct h2_session *s, int32_t id, void *owner)
 {
     struct h2_stream *stream = mem_zalloc(sizeof *stream);
     stream->session = s;
     stream->id = id;
     stream->owner = owner;
-    stream->window = WINDOW_FIRST;
+    stream->window = H2_WINDOW_FIRST;
     buf_init(&stream->out, s->limits.window_max);
     list_append(&s->streams, &stream->node);
     return stream;
 }
 
-static void
-stream_free(struct h2_stream *stream)
+void
+h2_stream_free(struct h2_stream *stream)
 {
     struct h2_session *s = stream->session;
-    s->grown -= stream->window - WINDOW_FIRST;
+    s->grown -= stream->window - H2_WINDOW_FIRST;
     list_remove(&s->streams, &stream->node);
     if (list_linked(&stream->sent_node))
         list_remove(&s->sent, &stream->sent_node);
@@ -163,6 +116,44 @@ refuse_stream(struct h2_session *s, struct h2_stream *stream)
     tell_malformed(s, stream);
 }
 
+/* ---- stream ids ---- */
+
+static bool
+is_passed_over(const struct h2_session *s, int32_t id)
+{
+    for (size_t i = 0; i < s->gap_count; i++)
+        if (id >= s->gaps[i].first && id <= s->gaps[i].last)
+            return true;
+    return false;
+}
+
+static void
+note_id(struct h2_session *s, int32_t id)
+{
+    int32_t expected = s->newest ? s->newest + 2 : 1;
+    if (id > expected) {
+        if (s->gap_count == H2_GAPS_MAX) {
+            memmove(&s->gaps[0], &s->gaps[1], sizeof s->gaps - sizeof s->gaps[0]);
+            s->gap_count--;
+        }
+        s->gaps[s->gap_count++] = (struct h2_gap){expected, id - 2};
+    }
+    s->newest = id;
+}
+
+/* Where the library is milder than RFC 9113: sections 5.1.1 and 6.3. */
+static int
+on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
+{
+    struct h2_session *s = user;
+    (void)ng;
+    if (hd->type == NGHTTP2_PRIORITY && hd->stream_id == 0)
+        h2_session_terminate(s, H2_PROTOCOL_ERROR, "PRIORITY: stream_id == 0");
+    if (hd->type == NGHTTP2_HEADERS && s->role == H2_SERVER && is_passed_over(s, hd->stream_id))
+        h2_session_terminate(s, H2_PROTOCOL_ERROR, "HEADERS: stream_id goes back");
+    return 0;
+}
+
 /* ---- header blocks ---- */
 
 static enum h2_block
@@ -178,9 +169,11 @@ on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
     struct h2_session *s = user;
     struct h2_stream *stream = stream_find(s, frame->hd.stream_id);
-    if (!stream && frame->hd.type == NGHTTP2_HEADERS &&
-        frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-        stream = stream_new(s, frame->hd.stream_id, NULL);
+    if (frame->hd.type != NGHTTP2_HEADERS) /* a push, before our word against it has arrived */
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (!stream && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        note_id(s, frame->hd.stream_id);
+        stream = h2_stream_new(s, frame->hd.stream_id, NULL);
         nghttp2_session_set_stream_user_data(ng, stream->id, stream);
         /* Streams share the connection evenly; how the client weighs them is not asked. */
         nghttp2_session_change_extpri_stream_priority(
@@ -351,16 +344,6 @@ on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int error, voi
 }
 
 static void
-end_local(struct h2_session *s, struct h2_stream *stream)
-{
-    stream->local_ended = true;
-    if (s->role == H2_SERVER && stream->discard && !stream->remote_ended) {
-        stream->counted = true;
-        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, H2_NO_ERROR);
-    }
-}
-
-static void
 on_goaway_sent(struct h2_session *s, const nghttp2_goaway *goaway)
 {
     if (goaway->error_code == H2_NO_ERROR || s->fault[0])
@@ -383,7 +366,7 @@ on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
     case NGHTTP2_HEADERS:
         h2_meter_earn(&s->meter);
         if (stream && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
-            end_local(s, stream);
+            h2_stream_end_local(stream);
         break;
     case NGHTTP2_RST_STREAM: /* for a fault that only shows here: lengths, windows */
         if (stream && !stream->reset_by_owner)
@@ -420,7 +403,7 @@ on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
     if (is_live(stream))
         s->on.on_closed(s->owner, stream,
                         stream->not_sent && s->role == H2_CLIENT ? H2_REFUSED_STREAM : code);
-    stream_free(stream);
+    h2_stream_free(stream);
     return 0;
 }
 
@@ -432,6 +415,7 @@ make_callbacks(void)
     nghttp2_session_callbacks *c;
     if (nghttp2_session_callbacks_new(&c) != 0)
         abort();
+    nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(c, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback(c, on_invalid_header);
@@ -484,7 +468,7 @@ h2_session_new(enum h2_role role, const struct h2_limits *limits,
                const struct h2_callbacks *callbacks, void *owner, int64_t now_ms)
 {
     struct h2_session *s = mem_zalloc(sizeof *s);
-    assert(limits->window_max >= WINDOW_FIRST);
+    assert(limits->window_max >= H2_WINDOW_FIRST);
     s->role = role;
     s->limits = *limits;
     s->on = *callbacks;
@@ -512,7 +496,7 @@ h2_session_free(struct h2_session *s)
         return;
     nghttp2_session_del(s->ng);
     while (!list_empty(&s->streams))
-        stream_free(list_entry(list_first(&s->streams), struct h2_stream, node));
+        h2_stream_free(list_entry(list_first(&s->streams), struct h2_stream, node));
     free(s);
 }
 
@@ -646,252 +630,4 @@ h2_session_goaway(struct h2_session *s, uint32_t code)
     s->draining = true;
     nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->ng),
                           code, NULL, 0);
-}
-
-/* ---- sending ---- */
-
-static nghttp2_nv
-pair(struct slice name, struct slice value, bool sensitive)
-{
-    return (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.ptr,
-                        .value = (uint8_t *)(uintptr_t)value.ptr,
-                        .namelen = name.len,
-                        .valuelen = value.len,
-                        .flags = sensitive ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE};
-}
-
-/* Credentials are not to be guessed at by the size of what shares a table with them (RFC 7541 section 7.1). */
-static bool
-is_secret(struct slice name)
-{
-    return slice_is(name, "authorization") || slice_is(name, "proxy-authorization");
-}
-
-/* The list for the library; the caller frees it. status: of a response, else empty. */
-static nghttp2_nv *
-list_fields(const struct h2_head *h, const char *status, size_t *ret_count)
-{
-    const struct {
-        const char *name;
-        struct slice value;
-    } pseudo[] = {{":status", slice_str(status)},      {":method", h->head.method},
-                  {":protocol", h->protocol},          {":scheme", h->scheme},
-                  {":authority", h->authority},        {":path", h->path}};
-    nghttp2_nv *nv = mem_array(h->head.field_count + 6, sizeof *nv);
-    size_t n = 0;
-    for (size_t i = 0; i < sizeof pseudo / sizeof pseudo[0]; i++)
-        if (pseudo[i].value.len && (*status != '\0') == (i == 0))
-            nv[n++] = pair(slice_str(pseudo[i].name), pseudo[i].value, false);
-    for (size_t i = 0; i < h->head.field_count; i++) {
-        const struct field *f = &h->head.fields[i];
-        nv[n++] = pair(f->name, f->value, h->sensitive[i] || is_secret(f->name));
-    }
-    *ret_count = n;
-    return nv;
-}
-
-/* Copied, because they leave when the body has. */
-static struct h2_head *
-copy_trailers(const struct h2_head *from)
-{
-    if (!from || from->head.field_count == 0)
-        return NULL;
-    struct h2_head *copy = h2_head_new();
-    for (size_t i = 0; i < from->head.field_count; i++)
-        h2_head_add(copy, from->head.fields[i].name, from->head.fields[i].value,
-                    from->sensitive[i]);
-    return copy;
-}
-
-static void
-submit_trailers(struct h2_stream *stream)
-{
-    size_t count;
-    cleanup_free nghttp2_nv *nv = list_fields(stream->trailers, "", &count);
-    nghttp2_submit_trailer(stream->session->ng, stream->id, nv, count);
-}
-
-static ssize_t
-read_body(nghttp2_session *ng, int32_t id, uint8_t *data, size_t size, uint32_t *flags,
-          nghttp2_data_source *source, void *user)
-{
-    struct h2_session *s = user;
-    struct h2_stream *stream = source->ptr;
-    size_t n = buf_len(&stream->out) < size ? buf_len(&stream->out) : size;
-    (void)ng, (void)id;
-    if (n == 0 && !stream->finished) {
-        stream->deferred = true;
-        return NGHTTP2_ERR_DEFERRED;
-    }
-    if (n)
-        memcpy(data, buf_slice(&stream->out).ptr, n);
-    buf_consume(&stream->out, n);
-    buf_release(&stream->out);
-    stream->sent_count += n;
-    if (n && !list_linked(&stream->sent_node))
-        list_append(&s->sent, &stream->sent_node);
-    if (stream->finished && buf_len(&stream->out) == 0) {
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
-        if (stream->trailers) {
-            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-            submit_trailers(stream);
-        }
-    }
-    return (ssize_t)n;
-}
-
-bool
-h2_session_takes_requests(const struct h2_session *s)
-{
-    return s->role == H2_CLIENT && !s->draining && !s->fault[0] &&
-           s->streams.count < s->limits.streams && nghttp2_session_check_request_allowed(s->ng);
-}
-
-bool
-h2_session_takes_protocol(const struct h2_session *s)
-{
-    return nghttp2_session_get_remote_settings(s->ng, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) ==
-           1;
-}
-
-struct h2_stream *
-h2_submit_request(struct h2_session *s, const struct h2_head *head, void *owner)
-{
-    if (!h2_session_takes_requests(s) || (head->protocol.len && !h2_session_takes_protocol(s)))
-        return NULL;
-    size_t count;
-    struct h2_stream *stream = stream_new(s, 0, owner);
-    nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
-    cleanup_free nghttp2_nv *nv = list_fields(head, "", &count);
-    int32_t id = nghttp2_submit_request(s->ng, NULL, nv, count, head->end ? NULL : &body, stream);
-    if (id < 0) {
-        stream_free(stream);
-        return NULL;
-    }
-    stream->id = id;
-    stream->told = stream->answered = true;
-    stream->finished = head->end;
-    return stream;
-}
-
-bool
-h2_submit_response(struct h2_stream *stream, const struct h2_head *head)
-{
-    struct h2_session *s = stream->session;
-    size_t count;
-    char status[8];
-    if (stream->answered || stream->reset_by_owner || s->fault[0])
-        return false;
-    snprintf(status, sizeof status, "%03u", head->head.status);
-    nghttp2_data_provider body = {.source.ptr = stream, .read_callback = read_body};
-    cleanup_free nghttp2_nv *nv = list_fields(head, status, &count);
-    if (head->head.status < 200)
-        return nghttp2_submit_headers(s->ng, NGHTTP2_FLAG_NONE, stream->id, NULL, nv, count,
-                                      NULL) == 0;
-    stream->answered = true;
-    stream->finished = head->end;
-    return nghttp2_submit_response(s->ng, stream->id, nv, count, head->end ? NULL : &body) == 0;
-}
-
-void
-h2_stream_set_owner(struct h2_stream *stream, void *owner)
-{
-    stream->owner = owner;
-}
-
-void *
-h2_stream_owner(const struct h2_stream *stream)
-{
-    return stream->owner;
-}
-
-int32_t
-h2_stream_id(const struct h2_stream *stream)
-{
-    return stream->id;
-}
-
-static void
-resume(struct h2_stream *stream)
-{
-    if (!stream->deferred)
-        return;
-    stream->deferred = false;
-    nghttp2_session_resume_data(stream->session->ng, stream->id);
-}
-
-size_t
-h2_stream_room(const struct h2_stream *stream)
-{
-    return stream->finished ? 0 : buf_room(&stream->out);
-}
-
-bool
-h2_stream_write(struct h2_stream *stream, struct slice data)
-{
-    if (data.len > h2_stream_room(stream))
-        return false;
-    buf_append_slice(&stream->out, data);
-    resume(stream);
-    return true;
-}
-
-void
-h2_stream_finish(struct h2_stream *stream, const struct h2_head *trailers)
-{
-    if (stream->finished)
-        return;
-    stream->finished = true;
-    stream->trailers = copy_trailers(trailers);
-    resume(stream);
-}
-
-/* A stream that is read as fast as it comes has too small a window for its path. */
-static void
-maybe_grow(struct h2_stream *stream)
-{
-    struct h2_session *s = stream->session;
-    size_t more = stream->window;
-    if (stream->held > 0 || stream->passed < stream->window || stream->remote_ended)
-        return;
-    if (stream->window + more > s->limits.window_max)
-        more = s->limits.window_max - stream->window;
-    if (more == 0 || s->grown + more > s->limits.window_growth)
-        return;
-    if (nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, stream->id,
-                                              (int32_t)(stream->window + more)) != 0)
-        return;
-    stream->window += more;
-    stream->passed = 0;
-    s->grown += more;
-}
-
-void
-h2_stream_consume(struct h2_stream *stream, size_t n)
-{
-    assert(n <= stream->held);
-    stream->held -= n;
-    stream->passed += n;
-    nghttp2_session_consume_stream(stream->session->ng, stream->id, n);
-    maybe_grow(stream);
-}
-
-void
-h2_stream_discard(struct h2_stream *stream)
-{
-    if (stream->discard)
-        return;
-    stream->discard = true;
-    nghttp2_session_consume_stream(stream->session->ng, stream->id, stream->held);
-    stream->held = 0;
-    if (stream->local_ended)
-        end_local(stream->session, stream);
-}
-
-void
-h2_stream_reset(struct h2_stream *stream, uint32_t code)
-{
-    stream->reset_by_owner = true;
-    stream->owner = NULL;
-    nghttp2_submit_rst_stream(stream->session->ng, NGHTTP2_FLAG_NONE, stream->id, code);
 }
