@@ -15,6 +15,7 @@ static const struct command commands[] = {
     {"ca", cmd_ca, "init, show, bundle: the inspection CA"},
     {"log", cmd_log, "verify, summary, follow: read the decision log"},
     {"fence", cmd_fence, "install, show, remove: nftables rules for a pod or VM"},
+    {"doctor", cmd_doctor, "inside a sandbox: try the ways out, look at proxy and trust settings"},
     {"version", cmd_version, "name, version, libraries"},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])

@@ -22,6 +22,7 @@ int cmd_token(int argc, char **argv);
 int cmd_ca(int argc, char **argv);
 int cmd_log(int argc, char **argv);
 int cmd_fence(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* Options shared by the commands: a table instead of a switch. */
