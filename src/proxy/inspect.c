@@ -254,7 +254,11 @@ on_upstream(void *owner, enum stream_event event)
 {
     struct inspection *i = owner;
     if (i->x->state != EXCHANGE_UPSTREAM_TLS) {
-        /* Between requests: whatever it says or does, the connection is of no more use, and the client's ends with it. */
+        /* TLS has things of its own to say (session tickets, key updates): nothing of them is left to read. */
+        size_t got = 0;
+        if (event == STREAM_READABLE && stream_read(i->upstream, i->x->proxy->scratch, 1, &got) == STREAM_AGAIN)
+            return;
+        /* Between requests: whatever else it says or does, the connection is of no more use, and the client's ends with it. */
         stream_free(steal(&i->upstream));
         if (i->inner)
             client_close(steal(&i->inner));
