@@ -87,16 +87,26 @@ replace_resolver(struct proxy *p)
     p->resolver_servers = texts;
 }
 
+/* One that ends may take others with it (a tunnel its request, a request its tunnel), so the list is not walked while it
+ * changes; what has ended stays readable until the turn does. */
+static void
+recheck_all(struct proxy *p, bool snapshot_changed)
+{
+    size_t count = 0;
+    struct exchange **all = mem_array(p->exchanges.count + 1, sizeof(struct exchange *));
+    for (struct list_node *n = list_first(&p->exchanges); n; n = list_next(&p->exchanges, n))
+        all[count++] = list_entry(n, struct exchange, node);
+    for (size_t i = 0; i < count; i++)
+        exchange_recheck(all[i], snapshot_changed);
+    free(all);
+}
+
 /* Each exchange is looked at at least every PROXY_TICK_MS: that is what bounds "within a second". */
 static void
 on_tick(void *arg)
 {
     struct proxy *p = arg;
-    struct list_node *next;
-    for (struct list_node *n = list_first(&p->exchanges); n; n = next) {
-        next = list_next(&p->exchanges, n);
-        exchange_recheck(list_entry(n, struct exchange, node), false);
-    }
+    recheck_all(p, false);
     timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
 }
 
@@ -340,11 +350,7 @@ proxy_set_snapshot(struct proxy *p, struct snapshot *snapshot)
     replace_trust(p);
     pool_flush(p->pool);
     journal_set(p->journal, snapshot_settings(snapshot)->durability, snapshot_settings(snapshot)->record_format);
-    struct list_node *next;
-    for (struct list_node *n = list_first(&p->exchanges); n; n = next) {
-        next = list_next(&p->exchanges, n);
-        exchange_recheck(list_entry(n, struct exchange, node), true);
-    }
+    recheck_all(p, true);
     snapshot_unref(old);
 }
 

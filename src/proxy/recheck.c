@@ -66,7 +66,8 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
     struct snapshot *s = x->proxy->snapshot;
     const struct settings *set = snapshot_settings(s);
     int64_t now_s = loop_wall_us(x->proxy->loop) / 1000000, now_ms = loop_now_ms(x->proxy->loop);
-    if (!x->policy || !x->has_target)
+    bool over = x->state == EXCHANGE_CLOSING || x->state == EXCHANGE_DONE; /* ended with another one */
+    if (over || !x->policy || !x->has_target)
         return;
     if (x->port->settings->token_file || x->port->settings->token_fd)
         follow_renewed_token(x, s, now_s);
