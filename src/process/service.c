@@ -51,10 +51,10 @@ service_passed_fds(struct passed_fds *ret, struct err *err)
 }
 
 int
-service_passed_fd(const struct passed_fds *p, const char *name)
+service_passed_fd(const struct passed_fds *p, const char *name, size_t nth)
 {
     for (size_t i = 0; i < p->count; i++)
-        if (strcmp(p->items[i].name, name) == 0)
+        if (strcmp(p->items[i].name, name) == 0 && nth-- == 0)
             return p->items[i].fd;
     return -1;
 }

@@ -78,12 +78,10 @@ open_row(const struct listener_settings *l, size_t slots, struct socket_row *row
 }
 
 static int
-take_passed(const struct listener_settings *l, const struct passed_fds *passed, struct socket_row *row, struct err *err)
+take_passed(const struct listener_settings *l, int fd, struct socket_row *row, struct err *err)
 {
-    int fd = service_passed_fd(passed, l->fd_name), listening = 0;
+    int listening = 0;
     socklen_t len = sizeof listening;
-    if (fd < 0)
-        return err_invalid(err, "listen: %s: no socket named \"%s\" was passed (LISTEN_FDNAMES)", l->name, l->fd_name);
     /* Queries over UDP and watched packets come on sockets that do not listen. */
     bool datagrams = l->kind == LISTENER_DNS || l->kind == LISTENER_WATCH;
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || (!listening && !datagrams))
@@ -99,15 +97,41 @@ take_passed(const struct listener_settings *l, const struct passed_fds *passed, 
     return 0;
 }
 
+static struct socket_row *
+add_row(struct sockets *ret, const struct listener_settings *l)
+{
+    if (ret->count == SOCKETS_MAX)
+        return NULL;
+    struct socket_row *row = &ret->rows[ret->count++];
+    row->name = mem_strdup(l->name);
+    return row;
+}
+
+/* One listener may have several sockets: all that were passed under its name (a port each, or UDP and TCP). */
+static int
+take_all_passed(const struct listener_settings *l, const struct passed_fds *passed, struct sockets *ret, struct err *err)
+{
+    int fd = service_passed_fd(passed, l->fd_name, 0);
+    if (fd < 0)
+        return err_invalid(err, "listen: %s: no socket named \"%s\" was passed (LISTEN_FDNAMES)", l->name, l->fd_name);
+    for (size_t nth = 1; fd >= 0; fd = service_passed_fd(passed, l->fd_name, nth++)) {
+        struct socket_row *row = add_row(ret, l);
+        if (!row)
+            return err_invalid(err, "listen: %s: more than %d sockets", l->name, SOCKETS_MAX);
+        if (take_passed(l, fd, row, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int
 sockets_open(const struct settings *s, size_t slots, const struct passed_fds *passed, struct sockets *ret, struct err *err)
 {
     *ret = (struct sockets){0};
     for (size_t i = 0; i < s->listener_count; i++) {
         const struct listener_settings *l = &s->listeners[i];
-        struct socket_row *row = &ret->rows[ret->count++];
-        row->name = mem_strdup(l->name);
-        if ((l->address ? open_row(l, slots, row, err) : take_passed(l, passed, row, err)) < 0) {
+        struct socket_row *row = l->address ? add_row(ret, l) : NULL;
+        if ((row ? open_row(l, slots, row, err) : take_all_passed(l, passed, ret, err)) < 0) {
             sockets_close(ret);
             return -1;
         }

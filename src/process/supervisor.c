@@ -280,7 +280,7 @@ read_passed_tokens(struct supervisor *s, struct err *err)
         char *text;
         size_t len;
         const char *name = set->listeners[i].token_fd;
-        int fd = name ? service_passed_fd(&s->passed, name) : -1;
+        int fd = name ? service_passed_fd(&s->passed, name, 0) : -1;
         if (fd < 0)
             continue;
         if (file_read_fd(fd, name, TOKEN_FD_MAX, &text, &len, err) < 0)
@@ -316,13 +316,16 @@ set_up(struct supervisor *s, struct err *err)
         return -1;
     s->worker_count = count_workers(&s->running.settings);
     if (make_shared(s, err) < 0 || sockets_open(&s->running.settings, s->worker_count, &s->passed, &s->sockets, err) < 0 ||
-        keeper_channels_open(s, err) < 0 || load_bundle(s, &s->running, err) < 0 || records_open(s, err) < 0 || doors_open(s, err) < 0)
+        keeper_channels_open(s, err) < 0)
         return -1;
-    shared_set(s->shared, COUNTER_POLICY_GENERATION, s->running.generation);
+    /* Watched before they are read: a file that changes meanwhile is noticed. */
     s->watch = watch_new(s->loop, on_files, s);
     if (!s->watch)
         return err_errno(err, "inotify");
     watch_files(s);
+    if (load_bundle(s, &s->running, err) < 0 || records_open(s, err) < 0 || doors_open(s, err) < 0)
+        return -1;
+    shared_set(s->shared, COUNTER_POLICY_GENERATION, s->running.generation);
     return 0;
 }
 

@@ -13,7 +13,8 @@ struct passed_fds { struct passed_fd items[PASSED_FDS_MAX]; size_t count; };
 
 /* Reads and clears LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES; marks the descriptors close-on-exec. Not for us: none. */
 int service_passed_fds(struct passed_fds *ret, struct err *err);
-int service_passed_fd(const struct passed_fds *p, const char *name); /* the first of that name, or -1 */
+/* Several descriptors may have one name: the nth of them (from 0), or -1. */
+int service_passed_fd(const struct passed_fds *p, const char *name, size_t nth);
 void service_forget(struct passed_fds *p); /* closes nothing */
 /* "READY=1" and the like; without NOTIFY_SOCKET nothing. The variable is read once and removed from the environment. */
 void service_notify(const char *state);

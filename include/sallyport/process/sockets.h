@@ -10,6 +10,8 @@
 #include "sallyport/process/service.h"
 #include "sallyport/proxy/shared.h"
 
+#define SOCKETS_MAX 64 /* at least CONFIG_LISTENERS_MAX: passed ones may be several a listener */
+
 struct socket_row {
     char *name;
     bool shared;             /* one socket for all slots */
@@ -19,7 +21,7 @@ struct socket_row {
 };
 
 struct sockets {
-    struct socket_row rows[CONFIG_LISTENERS_MAX];
+    struct socket_row rows[SOCKETS_MAX];
     size_t count;
 };
 
