@@ -302,7 +302,9 @@ exchange_start_transparent(struct client *c, const struct target *target, enum r
     c->state = CLIENT_EXCHANGE;
     stream_set_deadline(c->stream, 0);
     x->kind = EXCHANGE_TRANSPARENT;
-    x->speaks_http = buf_len(&c->in) > 0 && buf_slice(&c->in).ptr[0] >= 'A' && buf_slice(&c->in).ptr[0] <= 'Z';
+    const struct settings *set = snapshot_settings(x->snapshot);
+    bool letter = buf_len(&c->in) > 0 && buf_slice(&c->in).ptr[0] >= 'A' && buf_slice(&c->in).ptr[0] <= 'Z';
+    x->speaks_http = letter || has_port(set->plain_ports, set->plain_port_count, c->original_port);
     if (target) {
         x->target = *target;
         x->has_target = true;
