@@ -188,6 +188,8 @@ take_sockets(struct launcher *l, const struct said *said)
         l->sockets.fds[i] = said->fds[i];
     }
     l->sockets.count = said->fd_count;
+    if (!l->child)
+        return;
     if (gate_start(&l->gate, &l->o, &l->sockets, &err) < 0) {
         err_wrap(&err, "starting the proxy");
         give_up(l, &err);
@@ -425,6 +427,8 @@ end(struct launcher *l)
         kill(l->child, SIGKILL);
     while (l->child)
         turn(l, 1000);
+    while (l->control >= 0) /* its last words may come after the news of its end */
+        hear_inside(l);
     terminal_finish(&l->terminal);
     stop_gate(l);
     wait_for_all(l);

@@ -342,10 +342,10 @@ open_image(const struct tree *t, struct err *err)
 {
     struct stat st;
     int image = open_directory(t->wish->options->rootfs, err);
-    if (image < 0 || !t->wish->place->user_namespace || (fstat(image, &st) == 0 && st.st_uid == t->wish->place->uid))
+    if (image < 0 || !t->wish->place->user_namespace || (fstat(image, &st) == 0 && st.st_uid == t->wish->place->uid && st.st_gid == t->wish->place->gid))
         return image;
     close(image);
-    return err_invalid(err, "%s: belongs to another user; unprivileged, a tree of one's own is expected", t->wish->options->rootfs);
+    return err_invalid(err, "%s: belongs to another user or group; unprivileged, a tree of one's own is expected", t->wish->options->rootfs);
 }
 
 /* An image stays as it is: what CMD writes goes to memory, over it. The upper half has to stand somewhere while the overlay is
