@@ -74,18 +74,21 @@ fill_identity(const struct exchange *x, struct record *r)
     }
 }
 
-/* A target that has no canonical form is shown as sent, but for what may be a secret: other lines of the head, userinfo,
- * query. */
+/* A target that has no canonical form is shown as sent, but for what may be a secret: userinfo, query and fragment. Where
+ * one of them ends is not certain in what is malformed; nothing is shown then. */
 static struct slice
 shown_raw(struct slice raw)
 {
     size_t len = 0, begin = 0;
-    while (len < raw.len && len < ACCOUNT_RAW_MAX && !memchr("\r\n?", raw.ptr[len], 3))
+    while (len < raw.len && raw.ptr[len] != '?' && raw.ptr[len] != '#')
         len++;
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < raw.len; i++)
         if (raw.ptr[i] == '@')
             begin = i + 1;
-    return slice_of(raw.ptr + begin, len - begin);
+    if (begin > len)
+        return slice_of(NULL, 0);
+    len -= begin;
+    return slice_of(raw.ptr + begin, len < ACCOUNT_RAW_MAX ? len : ACCOUNT_RAW_MAX);
 }
 
 static void

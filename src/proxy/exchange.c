@@ -335,7 +335,8 @@ exchange_start_refused(struct client *c, struct slice raw, enum reason reason)
         x->kind = EXCHANGE_INNER;
         (void)identify_by_tunnel(x);
     }
-    x->raw_target = arena_dup(x->arena, slice_of(raw.ptr, raw.len < RAW_TARGET_MAX ? raw.len : RAW_TARGET_MAX));
+    raw.len = raw.len < RAW_TARGET_MAX ? raw.len : RAW_TARGET_MAX;
+    x->raw_target = target_of_unread(arena_dup(x->arena, raw));
     refuse(x, reason);
 }
 

@@ -5,6 +5,24 @@
 #include "sallyport/base/arena.h"
 #include "sallyport/proxy/inspect.h"
 
+/* Only a first line that is a request line has a target: anything else may be a credential, or what is left of a body whose
+ * length was wrong. */
+struct slice
+target_of_unread(struct slice head)
+{
+    struct slice rest, version;
+    size_t len = 0;
+    while (head.len && (head.ptr[0] == '\r' || head.ptr[0] == '\n'))
+        head = slice_of(head.ptr + 1, head.len - 1);
+    while (len < head.len && head.ptr[len] >= ' ' && head.ptr[len] <= '~')
+        len++;
+    struct slice method = slice_split(slice_of(head.ptr, len), ' ', &rest);
+    if (!rest.ptr || method_check(method) != REASON_OK)
+        return slice_of(NULL, 0);
+    struct slice target = slice_split(rest, ' ', &version);
+    return version.ptr && slice_starts_with(version, "HTTP/") ? target : slice_of(NULL, 0);
+}
+
 enum reason
 read_request(struct exchange *x, struct slice head)
 {
@@ -12,7 +30,7 @@ read_request(struct exchange *x, struct slice head)
     enum reason r = head_parse_request(x->arena, copy, &x->head);
     if (r != REASON_OK) {
         x->head = (struct head){0};
-        x->raw_target = copy;
+        x->raw_target = target_of_unread(copy);
         return r;
     }
     x->raw_target = x->head.target;

@@ -4,6 +4,8 @@
 
 #include "sallyport/proxy/exchange.h"
 
+/* The target as sent of a head that could not be read, for its record; ptr NULL when there is none to show. */
+struct slice target_of_unread(struct slice head);
 enum reason read_request(struct exchange *x, struct slice head);   /* bytes -> x->head, x->kind */
 enum reason make_out_target(struct exchange *x);                   /* -> x->target, x->path; holds Host to it */
 enum reason make_out_inner_target(struct exchange *x);             /* the same inside an inspected tunnel */
