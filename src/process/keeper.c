@@ -31,7 +31,8 @@ struct door {
     unsigned worker;
     struct channel *channel;
     int64_t tokens_ms, at_ms; /* bucket, in milliseconds of the rate: one leaf costs 1000 / RATE_PER_S */
-    bool told;                /* that it asks too much */
+    bool told;                /* that it asks too much; again when it has asked nothing for a while */
+    bool told_odd;            /* that it says what no worker says: once, since one who is taken over would fill the log */
 };
 
 struct keeper {
@@ -56,8 +57,10 @@ spend(struct door *d)
     int64_t now = loop_now_ms(d->keeper->loop);
     d->tokens_ms += now - d->at_ms;
     d->at_ms = now;
-    if (d->tokens_ms > RATE_BURST * LEAF_COST_MS)
+    if (d->tokens_ms > RATE_BURST * LEAF_COST_MS) {
         d->tokens_ms = RATE_BURST * LEAF_COST_MS;
+        d->told = false;
+    }
     if (d->tokens_ms < LEAF_COST_MS)
         return false;
     d->tokens_ms -= LEAF_COST_MS;
@@ -147,7 +150,6 @@ on_question(struct door *d, const struct leaf_question *q)
     unsigned char *der = NULL;
     size_t len = 0;
     if (spend(d)) {
-        d->told = false;
         a.status = judge(k, q);
     } else if (!d->told) {
         d->told = true;
@@ -174,10 +176,12 @@ on_worker(void *owner, enum channel_event event, struct frame *frame)
     }
     if (event != CHANNEL_FRAME)
         return;
-    if (frame->type == LEAF_FRAME_QUESTION && frame->fd_count == 0 && leaf_question_read(frame->payload, &q))
+    if (frame->type == LEAF_FRAME_QUESTION && frame->fd_count == 0 && leaf_question_read(frame->payload, &q)) {
         on_question(d, &q);
-    else
-        diag(DIAG_ALARM, "worker %u asks what no worker asks; not answered", d->worker);
+    } else if (!d->told_odd) {
+        d->told_odd = true;
+        diag(DIAG_ALARM, "worker %u asks what no worker asks; such questions are not answered", d->worker);
+    }
 }
 
 /* ---- what the supervisor says ---- */
