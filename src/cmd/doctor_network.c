@@ -24,13 +24,26 @@
 
 #define GROUP "network"
 #define DEADLINE_MS 1500
-#define TARGETS_MAX (16 + DOCTOR_PROBES_MAX)
+#define TARGETS_MAX (KNOWN_COUNT + DOCTOR_PROBES_MAX)
 #define RESOLVERS_MAX 4
 #define RESOLV_CONF_MAX 65536
 #define ADVICE_ROUTE "take the interface away (sallyport run), or lay `sallyport fence install`"
 #define ADVICE_DNS "an empty resolv.conf, or the gate's own responder (sallyport run --transparent)"
 
 enum route { ROUTE_UNKNOWN, ROUTE_NONE, ROUTE_LOCAL, ROUTE_LEAVES };
+
+static const struct { const char *what, *address; uint16_t port; bool tcp; } known[] = {
+    {"public address", "192.0.2.1", 443, true},
+    {"public address, plain", "198.51.100.1", 80, true},
+    {"public address, odd port", "203.0.113.1", 8443, true},
+    {"public IPv6 address", "2001:db8::1", 443, true},
+    {"private address", "10.255.255.254", 443, true},
+    {"metadata service", "169.254.169.254", 80, true},
+    {"metadata service, IPv6", "fd00:ec2::254", 80, true},
+    {"multicast", "224.0.0.251", 5353, false},
+    {"link-local multicast, IPv6", "ff02::fb", 5353, false},
+};
+#define KNOWN_COUNT (sizeof known / sizeof known[0])
 
 struct target {
     const char *what; /* static */
@@ -162,22 +175,10 @@ start_target(struct target *t, bool with_tcp)
     t->tcp_error = t->tcp < 0 || connect(t->tcp, sa, t->len) < 0 ? errno : 0;
 }
 
-static const struct { const char *what, *address; uint16_t port; bool tcp; } known[] = {
-    {"public address", "192.0.2.1", 443, true},
-    {"public address, plain", "198.51.100.1", 80, true},
-    {"public address, odd port", "203.0.113.1", 8443, true},
-    {"public IPv6 address", "2001:db8::1", 443, true},
-    {"private address", "10.255.255.254", 443, true},
-    {"metadata service", "169.254.169.254", 80, true},
-    {"metadata service, IPv6", "fd00:ec2::254", 80, true},
-    {"multicast", "224.0.0.251", 5353, false},
-    {"link-local multicast, IPv6", "ff02::fb", 5353, false},
-};
-
 static void
 start_known(struct network *n)
 {
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+    for (size_t i = 0; i < KNOWN_COUNT; i++) {
         struct addr a;
         struct sockaddr_storage sa;
         if (!addr_parse(slice_str(known[i].address), &a))
@@ -191,11 +192,11 @@ start_known(struct network *n)
 static int
 start_probes(struct network *n, const struct doctor *d, struct err *err)
 {
+    if (d->probes.count > DOCTOR_PROBES_MAX)
+        return err_invalid(err, "--probe: is given more than %d times", DOCTOR_PROBES_MAX);
     for (size_t i = 0; i < d->probes.count; i++) {
         struct sockaddr_storage sa;
         socklen_t len;
-        if (n->target_count == TARGETS_MAX)
-            return err_invalid(err, "--probe: is given more than %d times", DOCTOR_PROBES_MAX);
         if (!sockaddr_parse(slice_str(d->probes.items[i]), 0, &sa, &len))
             return err_invalid(err, "--probe: an address and port such as 192.0.2.1:443 or [2001:db8::1]:443 is expected");
         start_target(add_target(n, "--probe", &sa, len), true);
@@ -296,7 +297,9 @@ wait_all(struct network *n)
     for (int64_t left; (left = end - clock_mono_ms()) > 0;) {
         struct pollfd polls[TARGETS_MAX + RESOLVERS_MAX + 1];
         size_t count = collect(n, polls);
-        if (count == 0 || poll(polls, count, (int)left) <= 0)
+        if (count == 0)
+            return;
+        if (poll(polls, count, (int)left) <= 0)
             continue;
         for (size_t i = 0; i < n->target_count; i++)
             for (size_t k = 0; k < count; k++)
@@ -306,8 +309,6 @@ wait_all(struct network *n)
             for (size_t k = 0; k < count; k++)
                 if (polls[k].revents && polls[k].fd == n->resolvers[i].fd)
                     take_reply(&n->resolvers[i]);
-        if (collect(n, polls) == 0)
-            return;
     }
 }
 
