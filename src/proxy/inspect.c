@@ -398,7 +398,7 @@ inspect_start(struct exchange *x, struct stream *client, struct buf *from_client
     i->denied = denied;
     i->fault = REASON_OK;
     i->first = *from_client;
-    i->first.cap = HELLO_MAX;
+    i->first.cap = buf_len(from_client) > HELLO_MAX ? buf_len(from_client) : HELLO_MAX; /* limits.head_bytes may be larger */
     buf_init(from_client, 0);
     buf_init(&i->out, 256);
     buf_init(&i->facts, FACTS_MAX);

@@ -409,7 +409,8 @@ tunnel_new(struct exchange *x, struct stream *client, struct buf *from_client)
     t->loop = x->proxy->loop;
     t->client.stream = client;
     t->client.held = *from_client;
-    t->client.held.cap = TUNNEL_BUFFER_MAX;
+    /* limits.head_bytes may have let more come behind the head; then it is full. */
+    t->client.held.cap = buf_len(from_client) > TUNNEL_BUFFER_MAX ? buf_len(from_client) : TUNNEL_BUFFER_MAX;
     t->server.stream = steal(&x->upstream);
     buf_init(&t->server.held, TUNNEL_BUFFER_MAX);
     buf_init(from_client, 0);
