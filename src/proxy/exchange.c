@@ -408,7 +408,12 @@ on_dialed(void *owner, enum reason reason, struct stream *stream, const struct a
     x->upstream = stream;
     if (address && address->family)
         x->address = *address;
-    serve(x);
+    /* What was judged may have been closed while the connect was under way. */
+    reason = exchange_judge_again(x, &x->address, 1);
+    if (reason != REASON_OK)
+        exchange_fail(x, reason, NULL);
+    else
+        serve(x);
 }
 
 void
@@ -443,6 +448,8 @@ static void
 judge(struct exchange *x, const struct addr *answers, size_t count)
 {
     enum reason r = guard_judge(snapshot_guard(x->snapshot), x->policy, &x->target, answers, count, &x->endpoints);
+    if (r == REASON_OK)
+        r = exchange_judge_again(x, answers, count);
     if (r != REASON_OK)
         refuse(x, r);
     else

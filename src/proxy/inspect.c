@@ -243,7 +243,10 @@ on_dialed(void *owner, enum reason reason, struct stream *stream, const struct a
     x->upstream = stream;
     if (address && address->family)
         x->address = *address;
-    if (snapshot_settings(x->snapshot)->parent_url)
+    reason = exchange_judge_again(x, &x->address, 1);
+    if (reason != REASON_OK)
+        give_up(x->inspection, reason, reason_text(reason));
+    else if (snapshot_settings(x->snapshot)->parent_url)
         parent_start(x, connect_upstream_tls);
     else
         connect_upstream_tls(x);

@@ -25,6 +25,21 @@ follow_renewed_token(struct exchange *x, struct snapshot *s, int64_t now_s)
     identity_unref(fresh);
 }
 
+enum reason
+exchange_judge_again(const struct exchange *x, const struct addr *addrs, size_t count)
+{
+    struct snapshot *s = x->proxy->snapshot;
+    const struct policy *policy = NULL;
+    struct endpoints *e = NULL;
+    if (s == x->snapshot || snapshot_settings(s)->parent_url)
+        return REASON_OK;
+    enum reason r = snapshot_policy(s, x->identity, &policy);
+    if (r == REASON_OK)
+        r = guard_judge(snapshot_guard(s), policy, &x->target, addrs, count, &e);
+    endpoints_free(e);
+    return r;
+}
+
 static enum reason
 decide_again(struct exchange *x, struct snapshot *s)
 {
@@ -43,11 +58,7 @@ decide_again(struct exchange *x, struct snapshot *s)
         return v.reason;
     if (!exchange_is_request(x) && v.action == ACTION_INSPECT && !x->inspect)
         return REASON_HOST_NOT_ALLOWED; /* only inspected from now on, and this one is not */
-    struct endpoints *e = NULL;
-    if (x->address.family && !snapshot_settings(s)->parent_url)
-        r = guard_judge(snapshot_guard(s), policy, &x->target, &x->address, 1, &e);
-    endpoints_free(e);
-    return r;
+    return x->address.family ? exchange_judge_again(x, &x->address, 1) : REASON_OK;
 }
 
 static void

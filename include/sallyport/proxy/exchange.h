@@ -105,6 +105,8 @@ void exchange_deny_in_tunnel(struct exchange *x, enum reason reason);
 bool exchange_count(struct exchange *x, uint64_t up, uint64_t down);
 /* By the clock and the present snapshot: still allowed? Ends it otherwise. */
 void exchange_recheck(struct exchange *x, bool snapshot_changed);
+/* The guard's word by the present snapshot on addresses that were, or are about to be, judged by the exchange's own. */
+enum reason exchange_judge_again(const struct exchange *x, const struct addr *addrs, size_t count);
 /* A request that is seen whole, as opposed to a tunnel. */
 bool exchange_is_request(const struct exchange *x);
 struct budget_limits exchange_limits(const struct exchange *x);
