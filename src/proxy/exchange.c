@@ -10,6 +10,7 @@
 #include "sallyport/proxy/forward.h"
 #include "sallyport/proxy/identify.h"
 #include "sallyport/proxy/inspect.h"
+#include "sallyport/proxy/inspect_h2.h"
 #include "sallyport/proxy/keeperlink.h"
 #include "sallyport/proxy/parent.h"
 #include "sallyport/proxy/pool.h"
@@ -63,27 +64,47 @@ exchange_enter(struct exchange *x, enum exchange_state next)
 /* ---- beginning and end ---- */
 
 static struct exchange *
-exchange_new(struct client *c)
+exchange_new_at(struct port *port, const struct presentation *from, const char *x5t, const char *address)
 {
-    struct proxy *p = c->proxy;
+    struct proxy *p = port->proxy;
     struct exchange *x = mem_zalloc(sizeof *x);
     x->proxy = p;
-    x->client = c;
-    x->port = c->port;
+    x->port = port;
     x->snapshot = snapshot_ref(p->snapshot);
     x->arena = arena_new(EXCHANGE_ARENA);
-    x->from = c->from;
-    memcpy(x->x5t, c->x5t, sizeof x->x5t);
-    if (c->from.certificate_x5t)
+    x->from = *from;
+    memcpy(x->x5t, x5t, sizeof x->x5t);
+    if (from->certificate_x5t)
         x->from.certificate_x5t = x->x5t;
-    memcpy(x->client_address, c->address, sizeof x->client_address);
+    memcpy(x->client_address, address, sizeof x->client_address);
     random_ulid(loop_wall_us(p->loop) / 1000, x->id);
     x->started_ms = x->active_ms = loop_now_ms(p->loop);
     x->started_us = clock_mono_us();
     x->reason = REASON_OK;
     x->denied = REASON_OK;
-    c->exchange = x;
     list_append(&p->exchanges, &x->node);
+    return x;
+}
+
+static struct exchange *
+exchange_new(struct client *c)
+{
+    struct exchange *x = exchange_new_at(c->port, &c->from, c->x5t, c->address);
+    x->client = c;
+    c->exchange = x;
+    return x;
+}
+
+/* A stream of HTTP/2 inside a tunnel: what is known of the client is the tunnel's. */
+static struct exchange *
+exchange_new_call(struct inspection *i, struct inspect_call *call)
+{
+    struct exchange *tunnel = inspect_tunnel(i);
+    struct exchange *x = exchange_new_at(tunnel->port, &tunnel->from, tunnel->x5t, tunnel->client_address);
+    x->inside = i;
+    x->call = call;
+    x->kind = EXCHANGE_INNER;
+    x->pooled = true;
     return x;
 }
 
@@ -123,6 +144,8 @@ release(struct exchange *x)
     parent_free(steal(&x->parent));
     tunnel_free(steal(&x->tunnel));
     forward_free(steal(&x->forward));
+    if (x->call)
+        inspect_h2_exchange_ended(steal(&x->call));
     inspect_free(steal(&x->inspection));
     stream_free(steal(&x->upstream));
     if (x->holds_tunnel) {
@@ -160,6 +183,7 @@ static void
 reply_and_finish(struct exchange *x, enum reason reason, const char *detail, const char *cause)
 {
     struct client *c = x->client;
+    struct inspect_call *call = steal(&x->call);
     char id[ULID_TEXT_SIZE];
     memcpy(id, x->id, sizeof id);
     struct target target = x->target;
@@ -173,13 +197,15 @@ reply_and_finish(struct exchange *x, enum reason reason, const char *detail, con
         .instance = id,
         .detail = detail,
         .head_request = x->arena && slice_is(x->head.method, "HEAD"),
-        .close = true,
+        .close = !call,
         .retry_after_s = status == 429 || status == 503 ? RETRY_AFTER_S : 0,
     };
     bool in_http = x->kind != EXCHANGE_TRANSPARENT || x->speaks_http;
     x->status = in_http ? (uint16_t)status : 0;
     exchange_finish(x, cause);
-    if (c && in_http)
+    if (call)
+        inspect_h2_reply(call, &facts);
+    else if (c && in_http)
         client_reply(c, &facts);
     else if (c)
         client_refuse(c, transparent_alert());
@@ -223,7 +249,12 @@ exchange_fail(struct exchange *x, enum reason reason, const char *detail)
     if (x->forward && forward_has_answered(x->forward)) {
         struct client *c = x->client;
         exchange_finish(x, reason_text(reason));
+        stream_reset(steal(&c->stream)); /* an orderly end would make what came so far look whole */
         client_free(c);
+        return;
+    }
+    if (x->call && inspect_h2_has_answered(x->call)) {
+        exchange_finish(x, reason_text(reason));
         return;
     }
     reply_and_finish(x, reason, detail, reason_text(reason));
@@ -268,6 +299,35 @@ start_inner(struct client *c, struct slice head)
         record_decision(x);
     else
         refuse(x, r);
+}
+
+void
+exchange_start_call(struct inspection *i, struct inspect_call *call, const struct h2_head *head)
+{
+    struct exchange *x = exchange_new_call(i, call);
+    inspect_h2_adopt(call, x);
+    enum reason who = identify_by_tunnel(x);
+    enum reason r = read_call(x, head);
+    if (r == REASON_OK)
+        r = who;
+    if (r == REASON_OK)
+        r = inspect_denied(i);
+    if (r == REASON_OK)
+        r = decide(x);
+    if (r == REASON_OK)
+        r = admit(x);
+    if (r == REASON_OK)
+        record_decision(x);
+    else
+        refuse(x, r);
+}
+
+void
+exchange_start_call_refused(struct inspection *i, enum reason reason)
+{
+    struct exchange *x = exchange_new_call(i, NULL);
+    (void)identify_by_tunnel(x);
+    refuse(x, reason);
 }
 
 void
@@ -568,6 +628,10 @@ serve_inside(struct exchange *x)
 {
     const char *detail = NULL;
     enum reason r = inspect_fault(x->inside, &detail);
+    if (r == REASON_OK && x->call) {
+        inspect_h2_serve(x->call);
+        return;
+    }
     if (r == REASON_OK && !(x->upstream = inspect_borrow(x->inside)))
         r = REASON_UPSTREAM_CLOSED;
     if (r != REASON_OK)
@@ -619,7 +683,6 @@ exchange_count(struct exchange *x, uint64_t up, uint64_t down)
     shared_add(x->proxy->shared, COUNTER_BYTES_UP, n);
     if (!limits.bytes_up || shared_spend_bytes(x->proxy->shared, slice_str(x->identity->sub), &limits, n))
         return true;
-    x->reason = REASON_LIMIT_BYTES;
-    exchange_finish(x, "limit_bytes");
+    exchange_fail(x, REASON_LIMIT_BYTES, NULL);
     return false;
 }

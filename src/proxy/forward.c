@@ -113,10 +113,8 @@ flush_up(struct forward *f)
         switch (stream_write_slice(f->upstream, buf_slice(&f->up_out), &sent)) {
         case STREAM_DONE:
             buf_consume(&f->up_out, sent);
-            if (!exchange_count(f->x, sent, 0)) {
-                client_free(f->client);
+            if (!exchange_count(f->x, sent, 0))
                 return false;
-            }
             break;
         case STREAM_AGAIN:
             return true;
