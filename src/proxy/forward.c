@@ -228,8 +228,13 @@ upgrade(struct forward *f)
     struct exchange *x = f->x;
     struct buf from_client, to_client, from_upstream;
     f->response_kind = BODY_NONE;
-    if (!websocket_accepted(&x->head, &f->response) || !write_head_down(f, true)) {
-        fail(f, REASON_UPSTREAM_CLOSED);
+    enum reason r = websocket_accepted(&x->head, &f->response) ? REASON_OK : REASON_UPSTREAM_CLOSED;
+    if (r == REASON_OK && !x->inside) /* inside an inspected tunnel that one counts already */
+        r = exchange_open_tunnel(x);
+    if (r == REASON_OK && !write_head_down(f, true))
+        r = REASON_UPSTREAM_CLOSED;
+    if (r != REASON_OK) {
+        fail(f, r);
         return;
     }
     x->status = 101;

@@ -3,6 +3,7 @@
 #include "sallyport/proxy/request.h"
 
 #include "sallyport/base/arena.h"
+#include "sallyport/http/h2_fields.h"
 #include "sallyport/proxy/inspect.h"
 
 /* Only a first line that is a request line has a target: anything else may be a credential, or what is left of a body whose
@@ -118,6 +119,19 @@ exchange_limits(const struct exchange *x)
     return l;
 }
 
+enum reason
+exchange_open_tunnel(struct exchange *x)
+{
+    struct shared *shared = x->proxy->shared;
+    struct budget_limits limits = exchange_limits(x);
+    enum reason r = shared_open_tunnel(shared, x->proxy->worker, slice_str(x->identity->sub), &limits);
+    if (r != REASON_OK)
+        return r;
+    x->holds_tunnel = true;
+    shared_add(shared, COUNTER_TUNNELS_OPENED, 1);
+    return REASON_OK;
+}
+
 /* Whether there is room for what is allowed: records, budgets, and the proxy itself. */
 enum reason
 admit(struct exchange *x)
@@ -134,14 +148,7 @@ admit(struct exchange *x)
         return r;
     if (limits.bytes_up && !shared_spend_bytes(shared, sandbox, &limits, 0))
         return REASON_LIMIT_BYTES;
-    if (exchange_is_request(x))
-        return REASON_OK;
-    r = shared_open_tunnel(shared, x->proxy->worker, sandbox, &limits);
-    if (r == REASON_OK) {
-        x->holds_tunnel = true;
-        shared_add(shared, COUNTER_TUNNELS_OPENED, 1);
-    }
-    return r;
+    return exchange_is_request(x) ? REASON_OK : exchange_open_tunnel(x);
 }
 
 /* origin-form, byte-exact; OPTIONS may ask about the server; absolute-form only of the tunnel's own target. */
@@ -175,5 +182,29 @@ make_out_inner_target(struct exchange *x)
     struct slice host = head_field(&x->head, "Host", &count);
     if (r == REASON_OK && count)
         r = target_check_host_field(&x->target, host);
+    return r;
+}
+
+/* What the pipeline looks at is copied; the fields stay with the call, whose stream may end while the exchange waits. */
+enum reason
+read_call(struct exchange *x, const struct h2_head *head)
+{
+    size_t count;
+    x->kind = EXCHANGE_INNER;
+    if (head->too_large)
+        return REASON_REQUEST_TOO_LARGE;
+    x->head.method = arena_dup(x->arena, head->head.method);
+    x->head.target = x->raw_target = arena_dup(x->arena, head->head.target);
+    x->head.minor = 1;
+    x->head.body = head->head.body;
+    /* No tunnels inside tunnels, and no clear text inside TLS. */
+    if (slice_is(head->head.method, "CONNECT") || !slice_is(head->scheme, "https"))
+        return REASON_REQUEST_MALFORMED;
+    enum reason r = make_out_inner_target(x);
+    if (r == REASON_OK)
+        r = target_check_host_field(&x->target, head->authority);
+    struct slice expect = head_field(&head->head, "expect", &count);
+    if (r == REASON_OK && count && (count > 1 || !slice_equal_nocase(expect, slice_str("100-continue"))))
+        r = REASON_EXPECTATION_UNKNOWN;
     return r;
 }

@@ -12,6 +12,8 @@ struct tunnel;
 struct forward;
 struct parent;
 struct inspection;
+struct inspect_call;
+struct h2_head;
 
 /* A state is a place where we wait. */
 enum exchange_state {
@@ -68,6 +70,7 @@ struct exchange {
     struct forward *forward;
     struct inspection *inspection;   /* of an inspected tunnel */
     struct inspection *inside;       /* of an inner request: the inspection that it came through */
+    struct inspect_call *call;       /* of an inner request that is a stream of HTTP/2; it has no client */
     char parent_id[ULID_TEXT_SIZE];  /* of an inner request; "" */
     struct slice token;              /* as presented, while the arena is there: the keeper judges it for itself */
     enum reason denied;              /* why an inspected tunnel opens only to say so; REASON_OK */
@@ -91,6 +94,10 @@ void exchange_start(struct client *c, struct slice head);
 void exchange_start_transparent(struct client *c, const struct target *target, enum reason reason);
 /* A head that cannot be parsed further: one exchange, refused. */
 void exchange_start_refused(struct client *c, struct slice raw, enum reason reason);
+/* A stream of an inspected HTTP/2 connection has brought a request; head is the call's. */
+void exchange_start_call(struct inspection *i, struct inspect_call *call, const struct h2_head *head);
+/* One that is no message: recorded; the stream is reset already. */
+void exchange_start_call_refused(struct inspection *i, enum reason reason);
 /* The only writer of state: checks the transition. */
 void exchange_enter(struct exchange *x, enum exchange_state next);
 /* The only exit: close record once, everything released. Idempotent. `cause` is static text. */
@@ -110,6 +117,8 @@ enum reason exchange_judge_again(const struct exchange *x, const struct addr *ad
 /* A request that is seen whole, as opposed to a tunnel. */
 bool exchange_is_request(const struct exchange *x);
 struct budget_limits exchange_limits(const struct exchange *x);
+/* Takes a tunnel from the sandbox's budget; it goes back when the exchange ends. */
+enum reason exchange_open_tunnel(struct exchange *x);
 /* Dials what was judged; the record has been handed over. */
 void exchange_dial(struct exchange *x, dial_fn *on_done);
 /* A fresh upstream connection for a forward whose pooled one was stale. */
