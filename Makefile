@@ -155,7 +155,7 @@ check: ## layers, generated docs, hosts, hardening, warnings of gcc and clang
 	@tools/deps check
 	@$(SUBMAKE) -j$(JOBS) build/sallyport build/sallyport-run
 	@tests/run -j $(JOBS) tests/check-layers tests/check-tree "tests/check-binary build/sallyport" \
-	    "tests/check-binary build/sallyport-run" tests/check-warnings
+	    "tests/check-binary build/sallyport-run" "tests/check-binary build/sallyport-keeper" tests/check-warnings
 
 lint: ## clang-tidy and cppcheck
 	@tools/deps lint

@@ -57,7 +57,7 @@ give_worker(struct supervisor *s, const struct child *c, struct spawn *sp)
 {
     spawn_number(sp, "--slot", (long)c->slot);
     spawn_fd(sp, "--record", s->record_channels[c->slot][0]);
-    spawn_fd(sp, "--keeper", s->keeper_channels[c->slot][0]);
+    spawn_fd(sp, "--leaves", s->keeper_channels[c->slot][0]);
     for (size_t i = 0; i < s->sockets.count; i++) {
         const struct socket_row *row = &s->sockets.rows[i];
         spawn_named_fd(sp, "--socket", row->name, row->fds[row->shared ? 0 : c->slot], row->shared ? ":shared" : "");
@@ -96,7 +96,7 @@ give_keeper(struct supervisor *s, struct spawn *sp)
     sp->program = s->keeper_program;
     spawn_fd(sp, "--ca-key", s->running.ca_key);
     for (size_t i = 0; i < s->worker_count; i++)
-        spawn_fd(sp, "--keeper", s->keeper_channels[i][1]);
+        spawn_fd(sp, "--leaves", s->keeper_channels[i][1]);
 }
 
 static pid_t

@@ -51,7 +51,7 @@ read_option(struct role_start *r, const char *name, const char *value)
         r->records[r->record_count++] = n;
         return true;
     }
-    if (strcmp(name, "--keeper") == 0) {
+    if (strcmp(name, "--leaves") == 0) {
         if (r->keeper_count == SHARED_WORKERS_MAX)
             return false;
         r->keepers[r->keeper_count++] = n;

@@ -6,6 +6,7 @@
 #include "sallyport/base/clock.h"
 #include "sallyport/base/diag.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/policy/inspect.h"
 #include "sallyport/proxy/account.h"
 #include "sallyport/proxy/forward.h"
 #include "sallyport/proxy/identify.h"
@@ -218,7 +219,9 @@ may_be_said_inside(const struct exchange *x, enum reason reason)
     const struct settings *set = snapshot_settings(x->snapshot);
     if (!set->deny_in_tunnel || !x->proxy->keeper || !keeper_link_leaves(x->proxy->keeper) || x->kind != EXCHANGE_CONNECT || !x->has_target || !x->policy)
         return false;
-    return reason_status(reason) == 403 && has_port(set->tls_ports, set->tls_port_count, x->target.port);
+    /* The keeper judges by the same function, and mints nothing where it says no: passthrough is refused in the open. */
+    return reason_status(reason) == 403 && has_port(set->tls_ports, set->tls_port_count, x->target.port) &&
+           policy_inspects(x->policy, &x->target.host, x->target.port, true);
 }
 
 /* No decision to allow has been recorded yet: this is the decision. */

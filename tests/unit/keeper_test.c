@@ -322,7 +322,7 @@ start(struct stage *s, int bundle)
         for (int i = 0; i < 6; i++)
             snprintf(numbers[i], sizeof numbers[i], "%d", values[i]);
         char *argv[] = {(char[]){"keeper"}, (char[]){"--control"}, numbers[0], (char[]){"--shared"}, numbers[1], (char[]){"--bundle"}, numbers[2],
-                        (char[]){"--ca-key"}, numbers[3], (char[]){"--keeper"}, numbers[4], (char[]){"--keeper"}, numbers[5], NULL};
+                        (char[]){"--ca-key"}, numbers[3], (char[]){"--leaves"}, numbers[4], (char[]){"--leaves"}, numbers[5], NULL};
         _exit(keeper_main(13, argv));
     }
     close(control[1]);
