@@ -17,7 +17,7 @@
 #define WORLD_START_US INT64_C(1795198104000000) /* 2026-11-20T18:08:24Z */
 #define WORLD_WIRES_MAX 512
 #define WORLD_EFFECTS_MAX 4096
-#define WORLD_TURNS_MAX 20000 /* turns without rest: somebody is told the same thing for ever */
+#define WORLD_TURNS_MAX 200000 /* 400,000 bytes at seven a turn are 57,143; more turns without rest: somebody is told the same thing for ever */
 
 /* Everything that can fire in a turn: streams, listeners, lookups, dials, channels. Freed at the
  * end of the turn. */
