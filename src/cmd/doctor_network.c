@@ -183,7 +183,8 @@ start_known(struct network *n)
         struct sockaddr_storage sa;
         if (!addr_parse(slice_str(known[i].address), &a))
             continue;
-        struct target *t = add_target(n, known[i].what, &sa, addr_to_sockaddr(&a, known[i].port, &sa));
+        socklen_t len = addr_to_sockaddr(&a, known[i].port, &sa);
+        struct target *t = add_target(n, known[i].what, &sa, len);
         set_scope(t);
         start_target(t, known[i].tcp);
     }

@@ -55,7 +55,7 @@ static int
 take_proxy(const char *value, struct fence_options *o, struct err *err)
 {
     struct fence_plan *p = &o->plan;
-    uint32_t uid;
+    uint32_t uid = 0;
     if (take_uid("--proxy-uid", value, &uid, err) < 0)
         return -1;
     for (size_t i = 0; i < p->proxy_count; i++)
@@ -70,7 +70,7 @@ take_proxy(const char *value, struct fence_options *o, struct err *err)
 static int
 take_guard(const char *value, struct fence_options *o, struct err *err)
 {
-    uint32_t uid;
+    uint32_t uid = 0;
     if (take_uid("--guard-uid", value, &uid, err) < 0)
         return -1;
     if (o->plan.guarded && o->plan.guard_uid != uid)
@@ -391,25 +391,37 @@ wants_help(int argc, char **argv)
     return false;
 }
 
+static const struct verb *
+find_verb(const char *word)
+{
+    for (size_t i = 0; word && i < sizeof verbs / sizeof verbs[0]; i++)
+        if (strcmp(word, verbs[i].name) == 0)
+            return &verbs[i];
+    return NULL;
+}
+
+static int
+fence(int argc, char **argv, struct err *err)
+{
+    struct fence_options o = {0};
+    const struct verb *verb = find_verb(argc > 1 ? argv[1] : NULL);
+    if (!verb)
+        return err_invalid(err, "fence: install, show or remove is expected; --help says more");
+    if (parse(verb->name, argc - 2, argv + 2, &o, err) < 0)
+        return -1;
+    if (verb->fn == install && o.plan.proxy_count == 0 && !o.plan.guarded)
+        return err_invalid(err, "fence install: --proxy-uid N is expected: the user that the proxy runs as");
+    return run_verb(verb, &o, err);
+}
+
 int
 fence_main(int argc, char **argv)
 {
-    struct fence_options o = {0};
     struct err err = {0};
-    const struct verb *verb = NULL;
     if (wants_help(argc, argv)) {
         fputs(help_text, stdout);
         return 0;
     }
-    for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof verbs[0]; i++)
-        if (strcmp(argv[1], verbs[i].name) == 0)
-            verb = &verbs[i];
-    if (!verb)
-        err_invalid(&err, "fence: install, show or remove is expected; --help says more");
-    else if (parse(verb->name, argc - 2, argv + 2, &o, &err) == 0 && verb->fn == install && o.plan.proxy_count == 0 && !o.plan.guarded)
-        err_invalid(&err, "fence install: --proxy-uid N is expected: the user that the proxy runs as");
-    if (err.kind != ERR_NONE)
-        return complain(&err);
-    int result = run_verb(verb, &o, &err);
+    int result = fence(argc, argv, &err);
     return result < 0 ? complain(&err) : result;
 }

@@ -53,10 +53,13 @@ counter(struct buf *out, const struct fence_plan *plan, enum fence_counter c)
 static void
 uids(struct buf *out, const struct fence_plan *plan)
 {
+    bool guard_named = !plan->guarded;
     buf_append_str(out, "{ ");
-    for (size_t i = 0; i < plan->proxy_count; i++)
+    for (size_t i = 0; i < plan->proxy_count; i++) {
         buf_printf(out, "%s%u", i ? ", " : "", plan->proxies[i]);
-    if (plan->guarded)
+        guard_named |= plan->proxies[i] == plan->guard_uid;
+    }
+    if (!guard_named)
         buf_printf(out, "%s%u", plan->proxy_count ? ", " : "", plan->guard_uid);
     buf_append_str(out, " }");
 }

@@ -83,6 +83,16 @@ TEST(openings_are_only_what_was_asked)
     CHECK(strstr(t, "elements = { 65532, 65533 }"));
 }
 
+TEST(a_user_is_named_once)
+{
+    struct fence_plan plan = {.proxies = {7}, .proxy_count = 1, .guarded = true, .guard_uid = 7};
+    CHECK(strstr(rules(&plan), "set proxies { typeof meta skuid; elements = { 7 } }"));
+    plan = (struct fence_plan){.guarded = true, .guard_uid = 0};
+    CHECK(strstr(rules(&plan), "set proxies { typeof meta skuid; elements = { 0 } }"));
+    plan = (struct fence_plan){.proxies = {1}, .proxy_count = 1};
+    CHECK(strstr(rules(&plan), "set proxies { typeof meta skuid; elements = { 1 } }"));
+}
+
 TEST(counters_go_on_where_they_were)
 {
     struct fence_plan plan = {.proxies = {1}, .proxy_count = 1};
