@@ -14,6 +14,7 @@
 #include "sallyport/tls/mint.h"
 
 #define PROGRAM "sallyport-keeper"
+#define WARN_BEFORE_S (INT64_C(14) * 86400) /* time to hand a new CA to all sandboxes */
 
 int
 keeper_channels_open(struct supervisor *s, struct err *err)
@@ -98,7 +99,7 @@ note_certificate(struct loaded *l, struct err *err)
     int64_t now_s = clock_wall_us() / 1000000;
     if (now_s >= facts.not_after_s)
         rc = err_invalid(err, "inspect.ca: %s: expired at %s", path, facts.not_after);
-    else if (facts.not_after_s - now_s < 14 * 86400)
+    else if (facts.not_after_s - now_s < WARN_BEFORE_S)
         diag(DIAG_WARNING, "inspect.ca: %s: expires at %s", path, facts.not_after);
     ca_facts_done(&facts);
     return rc;

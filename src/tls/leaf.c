@@ -246,10 +246,10 @@ free_question(struct question *q)
 
 /* No answer reaches it any more, and the next who asks the same asks anew. */
 static void
-take_out(struct question *q)
+take_out(struct leaf_store *s, struct question *q)
 {
-    map_remove(q->store->by_key, slice_str(q->key));
-    list_remove(&q->store->asked, &q->node);
+    map_remove(s->by_key, slice_str(q->key));
+    list_remove(&s->asked, &q->node);
     q->answered = true;
 }
 
@@ -330,7 +330,7 @@ leaf_cancel(struct leaf_wait *w)
     list_remove(&q->waits, &w->node);
     free(w);
     if (list_empty(&q->waits) && !q->answered) {
-        take_out(q);
+        take_out(q->store, q);
         free_question(q);
     }
 }
@@ -354,9 +354,9 @@ status_reason(enum leaf_status status)
 
 /* A callback may cancel others that wait, ask again or even end the store: the question leaves the store first. */
 static void
-tell(struct question *q, enum reason reason, struct leaf *l)
+tell(struct leaf_store *s, struct question *q, enum reason reason, struct leaf *l)
 {
-    take_out(q);
+    take_out(s, q);
     while (!list_empty(&q->waits)) {
         struct leaf_wait *w = list_entry(list_first(&q->waits), struct leaf_wait, node);
         leaf_fn *on_done = w->on_done;
@@ -391,7 +391,7 @@ leaf_store_answer(struct leaf_store *s, struct slice frame)
     struct leaf *l = a.status == LEAF_STATUS_MINTED ? leaf_from(s, a.der, &q->host) : NULL;
     if (l)
         keep(s, l);
-    tell(q, l ? REASON_OK : status_reason(a.status), l);
+    tell(s, q, l ? REASON_OK : status_reason(a.status), l);
     leaf_unref(l);
     return true;
 }
@@ -499,8 +499,8 @@ leaf_store_new(const struct leaf_store_options *o, struct err *err)
 static void
 end_questions(struct leaf_store *s)
 {
-    while (!list_empty(&s->asked))
-        tell(list_entry(list_first(&s->asked), struct question, node), REASON_INTERNAL, NULL);
+    for (struct list_node *n; (n = list_first(&s->asked));)
+        tell(s, list_entry(n, struct question, node), REASON_INTERNAL, NULL);
 }
 
 void

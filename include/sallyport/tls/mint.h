@@ -15,7 +15,7 @@
 #include "sallyport/base/slice.h"
 #include "sallyport/http/target.h"
 
-#define LEAF_LIFETIME_S (7 * 86400)  /* at most; never beyond the CA's own end */
+#define LEAF_LIFETIME_S (INT64_C(7) * 86400)  /* at most; never beyond the CA's own end */
 #define LEAF_BACKDATE_S 86400        /* clocks of sandboxes run late */
 #define LEAF_DER_MAX 4096            /* of one leaf; a usual one has about 500 bytes */
 #define CA_DAYS_DEFAULT 730
