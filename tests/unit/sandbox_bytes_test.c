@@ -70,8 +70,8 @@ TEST(an_answer_repeats_the_question)
     CHECK(dns_reply_write(&out, &q, DNS_NOERROR, &a, 30));
     struct slice s = buf_slice(&out);
     CHECK(s.len == sizeof query - 1 + 16);
-    CHECK(memcmp(s.ptr + 12, query + 12, sizeof query - 1 - 12) == 0);
-    CHECK(memcmp(s.ptr + s.len - 4, a.bytes, 4) == 0);
+    CHECK(memcmp(out.data + out.start + 12, query + 12, sizeof query - 1 - 12) == 0);
+    CHECK(memcmp(out.data + out.end - 4, a.bytes, 4) == 0);
     buf_done(&out);
 }
 
