@@ -110,26 +110,27 @@ add_in_dir(struct words *w, const char *option, const struct run *r, const char 
 static void
 add_gate(struct words *w, const struct run *r, const char *own)
 {
-    cleanup_free char *policy = mem_printf("%s/policy.json", r->dir);
     add_pair(w, "--gate", own);
     add_pair(w, "--gate-arg", "--config");
     add_in_dir(w, "--gate-arg", r, "config.json");
     add_pair(w, "--gate-arg", "--drain");
     add_pair(w, "--gate-arg", "1");
-    if (access(policy, F_OK) == 0) {
+    if (r->has_policy) {
         add_pair(w, "--gate-arg", "--policy");
-        add_pair(w, "--gate-arg", policy);
+        add_in_dir(w, "--gate-arg", r, "policy.json");
     }
 }
 
 static void
-make_words(struct words *w, const struct run *r, const char *own, int argc, char **argv)
+make_words(struct words *w, const struct run *r, const char *own, int wait_fd, int argc, char **argv)
 {
     const struct run_options *o = &r->o;
+    cleanup_free char *number = mem_printf("%d", wait_fd);
     add_word(w, HELPER);
     add_word(w, "launch");
     add_pair(w, "--id", r->sandbox);
     add_pair(w, "--run-dir", r->dir);
+    add_pair(w, "--wait-fd", number);
     add_gate(w, r, own);
     for (size_t i = 0; i < r->hide_count; i++)
         add_pair(w, "--hide", r->hides[i]);
@@ -222,7 +223,7 @@ wait_for_helper(struct run *r, pid_t helper, const sigset_t *all)
 
 /* A helper that was killed: the kernel has ended the sandbox with it; the gate closes its records; the rest is swept. */
 static void
-clean_up_after(const struct run *r, const char *helper)
+clean_up_after(const char *helper)
 {
     static char name[] = HELPER, verb[] = "sweep";
     char *words[] = {name, verb, NULL};
@@ -231,9 +232,17 @@ clean_up_after(const struct run *r, const char *helper)
     while (waitpid(-1, NULL, WNOHANG) >= 0 && clock_mono_ms() - begin < LEFT_BEHIND_MS)
         nanosleep(&pause, NULL);
     pid_t pid;
-    (void)r;
     if (posix_spawn(&pid, helper, NULL, NULL, words, environ) == 0)
         waitpid(pid, NULL, 0);
+}
+
+static int
+status_of(const char *helper, int wait_status, struct err *err)
+{
+    if (WIFEXITED(wait_status))
+        return WEXITSTATUS(wait_status);
+    clean_up_after(helper);
+    return err_run(err, "the sandbox's launcher was killed by signal %d, and the sandbox with it", WTERMSIG(wait_status));
 }
 
 static int
@@ -241,23 +250,30 @@ run_helper(struct run *r, const char *own, int argc, char **argv, struct err *er
 {
     static struct words words;
     sigset_t all;
-    char *helper = helper_path(HELPER, err);
+    int pipe_fds[2];
+    cleanup_free char *helper = helper_path(HELPER, err);
     if (!helper)
         return -1;
-    make_words(&words, r, own, argc, argv);
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return err_errno(err, "pipe");
+    fcntl(pipe_fds[0], F_SETFD, 0); /* the helper's end */
+    make_words(&words, r, own, pipe_fds[0], argc, argv);
     block_signals(&all);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-    pid_t pid = start_helper(helper, &words, err);
-    int wait_status = pid < 0 ? -1 : wait_for_helper(r, pid, &all), status = -1;
-    if (pid > 0 && WIFEXITED(wait_status)) {
-        status = WEXITSTATUS(wait_status);
-    } else if (pid > 0) {
-        clean_up_after(r, helper);
-        err_run(err, "the sandbox's launcher was killed by signal %d, and the sandbox with it", WTERMSIG(wait_status));
-    }
+    /* The classic way needs the token before anything else is there. */
+    int rc = r->o.expose_token ? run_finish(r, err) : 0;
+    pid_t pid = rc == 0 ? start_helper(helper, &words, err) : -1;
     free_words(&words);
-    free(helper);
-    return status;
+    close(pipe_fds[0]);
+    if (pid > 0 && !r->o.expose_token)
+        rc = run_finish(r, err);
+    if (pid > 0 && rc == 0)
+        (void)!write(pipe_fds[1], "y", 1); /* a helper that has ended has said why */
+    close(pipe_fds[1]);
+    if (pid < 0)
+        return -1;
+    int wait_status = wait_for_helper(r, pid, &all);
+    return rc < 0 ? -1 : status_of(helper, wait_status, err);
 }
 
 /* ---- the command ---- */
@@ -278,12 +294,10 @@ run(struct run *r, int argc, char **argv)
         return fail_making((err_errno(&err, "/proc/self/exe"), &err));
     if (r->o.work_item && run_read_work_item(r, &err) < 0)
         return fail_making(&err);
-    if (run_prepare(r, &err) < 0)
-        return fail_making(&err);
-    int status = run_helper(r, own, argc, argv, &err);
+    int status = run_begin(r, &err) < 0 ? -1 : run_helper(r, own, argc, argv, &err);
     if (status < 0)
         status = fail_making(&err);
-    if (!r->o.quiet)
+    else if (!r->o.quiet)
         run_account(r, status);
     run_remove(r);
     return status;

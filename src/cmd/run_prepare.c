@@ -15,6 +15,7 @@
 #include "sallyport/base/file.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/base/random.h"
+#include "sallyport/cmd/policies.h"
 #include "sallyport/cmd/run.h"
 #include "sallyport/process/config.h"
 
@@ -217,7 +218,7 @@ write_tokens(struct run *r, struct err *err)
 int64_t
 run_renewal_in(const struct run *r)
 {
-    if (!r->key_pem)
+    if (!r->key_pem || !r->token_since_s)
         return -1;
     int64_t left = r->token_since_s + r->token_ttl_s / 2 - clock_wall_us() / 1000000;
     return left > 0 ? left : 0;
@@ -398,7 +399,6 @@ write_policy(struct run *r, struct err *err)
     if (r->o.policy) {
         if (file_read(r->o.policy, POLICY_MAX, FILE_ANY, &text, &len, err) < 0)
             return -1;
-        hide(r, r->o.policy);
     } else if (r->work_policy) {
         text = mem_strdup(r->work_policy);
     } else if (r->o.gateway) {
@@ -410,6 +410,23 @@ write_policy(struct run *r, struct err *err)
         rc = write_private(r, "policy.json", text, err);
     free(text);
     return rc;
+}
+
+/* The gate may be started much later: what is wrong with a policy is said now. */
+static int
+try_policy(const struct run *r, struct err *err)
+{
+    struct desk desk;
+    cleanup_free char *config = in_dir(r, "config.json"), *work = in_dir(r, "policy.json");
+    if (!r->o.policy && !r->work_policy)
+        return 0;
+    if (desk_open(&desk, config, err) < 0)
+        return -1;
+    struct policy *policy = desk_policy_file(&desk, r->o.policy ? r->o.policy : work, err);
+    bool fine = policy != NULL;
+    policy_unref(policy);
+    desk_close(&desk);
+    return fine ? 0 : -1;
 }
 
 /* ---- all of it ---- */
@@ -440,33 +457,30 @@ check_options(struct run *r, struct err *err)
 }
 
 int
-run_prepare(struct run *r, struct err *err)
+run_begin(struct run *r, struct err *err)
 {
-    json_t *root = NULL;
-    int rc = check_options(r, err);
     if (!r->sandbox) {
         char id[ULID_TEXT_SIZE];
         random_ulid(clock_wall_us() / 1000, id);
         r->sandbox = mem_printf("run-%s", id);
     }
-    if (rc == 0)
-        rc = make_dir(r, err);
-    if (rc == 0 && (!r->o.token_file || r->o.gateway))
-        rc = make_key(r, err);
-    if (rc == 0)
-        rc = read_config(r, &root, err);
-    if (rc == 0)
-        rc = write_config(r, root, err);
-    if (rc == 0)
-        rc = write_policy(r, err);
-    if (rc == 0 && r->key_pem)
-        rc = write_tokens(r, err);
-    if (rc == 0 && r->o.expose_token)
-        rc = write_credential(r, err);
-    json_decref(root);
-    if (rc < 0)
-        run_remove(r);
-    return rc;
+    r->has_policy = r->o.policy || r->work_policy || r->o.gateway || !r->o.config;
+    hide(r, r->o.policy);
+    if (check_options(r, err) < 0 || make_dir(r, err) < 0)
+        return -1;
+    return read_config(r, &r->config, err);
+}
+
+int
+run_finish(struct run *r, struct err *err)
+{
+    if ((!r->o.token_file || r->o.gateway) && make_key(r, err) < 0)
+        return -1;
+    if (write_config(r, r->config, err) < 0 || write_policy(r, err) < 0 || try_policy(r, err) < 0)
+        return -1;
+    if (r->key_pem && write_tokens(r, err) < 0)
+        return -1;
+    return r->o.expose_token ? write_credential(r, err) : 0;
 }
 
 void
@@ -489,6 +503,7 @@ run_remove(struct run *r)
     for (size_t i = 0; i < r->hide_count; i++)
         free((char *)(uintptr_t)r->hides[i]);
     r->hide_count = 0;
+    json_decref(steal(&r->config));
     free(steal(&r->key_pem));
     free(steal(&r->dir));
     free(steal(&r->record));

@@ -94,12 +94,12 @@ static int
 add_families(scmp_filter_ctx f)
 {
     uint32_t no = SCMP_ACT_ERRNO(EAFNOSUPPORT);
-    int rc = ONE(f, no, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_GT, AF_NETLINK));
+    int rc = ONE(f, no, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_GT, AF_NETLINK, 0));
     for (uint64_t family = 0; family < AF_NETLINK; family++)
         if (family != AF_UNIX && family != AF_INET && family != AF_INET6)
-            rc |= ONE(f, no, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, family));
-    rc |= ONE(f, no, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A2(SCMP_CMP_NE, 0));
-    rc |= ONE(f, no, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_NE, AF_UNIX));
+            rc |= ONE(f, no, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, family, 0));
+    rc |= ONE(f, no, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK, 0), SCMP_A2(SCMP_CMP_NE, 0, 0));
+    rc |= ONE(f, no, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_NE, AF_UNIX, 0));
     return rc;
 }
 
@@ -110,12 +110,12 @@ add_protocols(scmp_filter_ctx f)
     static const uint64_t families[] = {AF_INET, AF_INET6};
     int rc = 0;
     for (size_t i = 0; i < 2; i++) {
-        struct scmp_arg_cmp family = SCMP_A0(SCMP_CMP_EQ, families[i]);
+        struct scmp_arg_cmp family = SCMP_A0(SCMP_CMP_EQ, families[i], 0);
         rc |= ONE(f, REFUSE, SCMP_SYS(socket), 2, family, SCMP_A1(SCMP_CMP_MASKED_EQ, 0xf, SOCK_RAW));
-        rc |= ONE(f, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 2, family, SCMP_A2(SCMP_CMP_GT, IPPROTO_UDP));
+        rc |= ONE(f, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 2, family, SCMP_A2(SCMP_CMP_GT, IPPROTO_UDP, 0));
         for (uint64_t protocol = 1; protocol < IPPROTO_UDP; protocol++)
             if (protocol != IPPROTO_TCP)
-                rc |= ONE(f, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 2, family, SCMP_A2(SCMP_CMP_EQ, protocol));
+                rc |= ONE(f, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 2, family, SCMP_A2(SCMP_CMP_EQ, protocol, 0));
     }
     return rc;
 }
@@ -126,7 +126,7 @@ add_rest(scmp_filter_ctx f)
 {
     int rc = ONE(f, REFUSE, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX, TIOCSTI));
     rc |= ONE(f, REFUSE, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX, TIOCLINUX));
-    rc |= ONE(f, REFUSE, SCMP_SYS(personality), 1, SCMP_A0(SCMP_CMP_NE, UINT32_MAX)); /* asking is fine */
+    rc |= ONE(f, REFUSE, SCMP_SYS(personality), 1, SCMP_A0(SCMP_CMP_NE, UINT32_MAX, 0)); /* asking is fine */
     return rc;
 }
 

@@ -1,5 +1,5 @@
-/* The launcher: one loop over one sandbox. Makes its first process, starts the gate as soon as the sockets are there, copies
- * the terminal, hands signals on, keeps the time, and at the end leaves no process, control group or file behind, whichever
+/* The launcher: one loop over one sandbox. Makes its first process, starts the gate when the sockets are there and CMD has run
+ * for a moment or somebody knocks (a CMD that is gone before costs no gate), copies the terminal, hands signals on, keeps the time, and at the end leaves no process, control group or file behind, whichever
  * of caller, CMD and gate ends first. Holds no token and parses nothing that comes from inside. */
 #include "sallyport/sandbox/launch.h"
 
@@ -28,6 +28,7 @@
 #include "sallyport/sandbox/talk.h"
 #include "sallyport/sandbox/terminal.h"
 
+#define GATE_DELAY_MS 5      /* longer than `true` runs, shorter than what any program with a network needs to begin */
 #define GATE_START_MS 10000  /* until it serves what already waits */
 #define GATE_SETTLE_MS 500   /* for what still lies in its sockets when CMD has ended */
 #define GATE_END_MS 8000     /* for closing its records */
@@ -44,11 +45,13 @@ struct launcher {
     struct gate_sockets sockets;
     struct terminal terminal;
     pid_t caller, child;       /* child 0: has ended */
-    int control, signals;
+    int control, signals, wait; /* wait -1: nothing to wait for any more */
     bool started, timed_out, orphaned;
+    int64_t gate_at_ms;        /* when the gate is started at the latest */
     int status;                /* of CMD */
     int64_t deadline_ms;       /* 0: none */
-    struct err failure;
+    struct err failure;        /* one without a text is not ours to tell */
+    bool filter_due;
     char *credential, *ca_bundle, **env;
 };
 
@@ -91,13 +94,27 @@ read_files(struct launcher *l, struct err *err)
     return 0;
 }
 
+/* Of all descriptors that came in beside the standard ones, the one that was named stays, as 3. */
+static int
+keep_wait_fd(struct launcher *l, struct err *err)
+{
+    if (l->o.wait_fd && dup2(l->o.wait_fd, 3) < 0)
+        return err_errno(err, "--wait-fd");
+    close_range(l->o.wait_fd ? 4 : 3, ~0u, 0);
+    l->wait = l->o.wait_fd ? 3 : -1;
+    if (l->wait >= 0)
+        fcntl(l->wait, F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
 static int
 prepare(struct launcher *l, struct err *err)
 {
     for (int fd = 0; fd < 3; fd++)
         if (check_standard(fd, err) < 0)
             return -1;
-    close_range(3, ~0u, 0);
+    if (keep_wait_fd(l, err) < 0)
+        return -1;
     if (read_files(l, err) < 0)
         return -1;
     struct environment_in in = {environ, &l->o.env, l->credential, l->o.id, l->ca_bundle ? INSIDE_CA_BUNDLE : NULL, !l->o.no_proxy_env};
@@ -178,7 +195,6 @@ static void
 take_sockets(struct launcher *l, const struct said *said)
 {
     static const char *const known[] = {"sandbox-proxy", "sandbox-transparent", "sandbox-dns", "sandbox-watch"};
-    struct err err = {0};
     struct slice rest = slice_of(said->text, said->text_len);
     for (size_t i = 0; i < said->fd_count; i++) {
         struct slice name = rest.ptr ? slice_split(rest, '\n', &rest) : slice_str("");
@@ -188,14 +204,42 @@ take_sockets(struct launcher *l, const struct said *said)
         l->sockets.fds[i] = said->fds[i];
     }
     l->sockets.count = said->fd_count;
-    if (!l->child)
+    l->filter_due = true;
+}
+
+static void
+start_gate(struct launcher *l)
+{
+    struct err err = {0};
+    if (l->gate.pid || l->gate.notify >= 0 || l->failure.kind != ERR_NONE || gate_start(&l->gate, &l->o, &l->sockets, &err) == 0)
         return;
-    if (gate_start(&l->gate, &l->o, &l->sockets, &err) < 0) {
-        err_wrap(&err, "starting the proxy");
+    err_wrap(&err, "starting the proxy");
+    give_up(l, &err);
+}
+
+/* The last thing that CMD waits for. It is compiled while the caller and the sandbox are busy with their halves. */
+static void
+give_filter_when_due(struct launcher *l)
+{
+    struct err err = {0};
+    if (!l->filter_due || l->wait >= 0 || !l->child)
+        return;
+    l->filter_due = false;
+    if (give_filter(l, &err) < 0)
         give_up(l, &err);
-    } else if (give_filter(l, &err) < 0) {
-        give_up(l, &err);
+}
+
+/* The caller has made its files, or has failed and said why. */
+static void
+hear_caller(struct launcher *l)
+{
+    char byte;
+    if (read(l->wait, &byte, 1) != 1) {
+        struct err silent = {.kind = ERR_RUN};
+        give_up(l, &silent);
     }
+    close(l->wait);
+    l->wait = -1;
 }
 
 static void
@@ -227,6 +271,7 @@ hear_inside(struct launcher *l)
         break;
     case SAY_STARTED:
         l->started = true;
+        l->gate_at_ms = clock_mono_ms() + GATE_DELAY_MS;
         break;
     case SAY_FAILED:
         take_failure(l, &said);
@@ -287,9 +332,21 @@ hear_signals(struct launcher *l)
     }
 }
 
+static int64_t
+sooner(int64_t wait_ms, int64_t at_ms)
+{
+    int64_t left = at_ms - clock_mono_ms();
+    left = left < 0 ? 0 : left;
+    return wait_ms < 0 || left < wait_ms ? left : wait_ms;
+}
+
 static void
 keep_time(struct launcher *l)
 {
+    if (l->gate_at_ms && clock_mono_ms() >= l->gate_at_ms && l->child) {
+        l->gate_at_ms = 0;
+        start_gate(l);
+    }
     if (!l->deadline_ms || clock_mono_ms() < l->deadline_ms || !l->child)
         return;
     if (!l->timed_out)
@@ -303,20 +360,30 @@ keep_time(struct launcher *l)
 static void
 turn(struct launcher *l, int64_t wait_ms)
 {
-    struct pollfd rows[6] = {{.fd = l->signals, .events = POLLIN}, {.fd = l->control, .events = POLLIN}, {.fd = l->gate.notify, .events = POLLIN}};
+    struct pollfd rows[7 + GATE_SOCKETS_MAX] = {{.fd = l->signals, .events = POLLIN}, {.fd = l->control, .events = POLLIN},
+                                                {.fd = l->gate.notify, .events = POLLIN}};
     terminal_poll(&l->terminal, rows + 3);
-    if (l->deadline_ms && l->child) {
-        int64_t left = l->deadline_ms - clock_mono_ms();
-        left = left < 0 ? 0 : left;
-        wait_ms = wait_ms < 0 || left < wait_ms ? left : wait_ms;
-    }
-    if (poll(rows, 6, wait_ms > 3600000 ? 3600000 : (int)wait_ms) < 0)
+    rows[6] = (struct pollfd){.fd = l->wait, .events = POLLIN};
+    size_t count = 7;
+    for (size_t i = 0; l->gate_at_ms && i < l->sockets.count; i++)
+        rows[count++] = (struct pollfd){.fd = l->sockets.fds[i], .events = POLLIN};
+    if (l->deadline_ms && l->child)
+        wait_ms = sooner(wait_ms, l->deadline_ms);
+    if (l->gate_at_ms && l->child)
+        wait_ms = sooner(wait_ms, l->gate_at_ms);
+    if (poll(rows, (nfds_t)count, wait_ms > 3600000 ? 3600000 : (int)wait_ms) < 0)
         return;
+    for (size_t i = 7; i < count; i++)
+        if (rows[i].revents)
+            l->gate_at_ms = 1; /* somebody knocks: now */
+    if (rows[6].revents)
+        hear_caller(l);
     if (rows[1].revents)
         hear_inside(l);
     if (rows[2].revents)
         gate_hear(&l->gate);
     terminal_move(&l->terminal, rows + 3);
+    give_filter_when_due(l);
     if (rows[0].revents)
         hear_signals(l);
     keep_time(l);
@@ -338,6 +405,8 @@ static void
 settle_gate(struct launcher *l)
 {
     int64_t begin = clock_mono_ms();
+    if (l->started && sockets_hold_something(l))
+        start_gate(l);
     while (l->gate.pid && !l->gate.ready && sockets_hold_something(l) && clock_mono_ms() - begin < GATE_START_MS)
         turn(l, 20);
     begin = clock_mono_ms();
@@ -350,10 +419,8 @@ stop_gate(struct launcher *l)
 {
     if (l->failure.kind == ERR_NONE && !l->orphaned)
         settle_gate(l);
-    /* One that does not serve yet and has nobody waiting holds nothing that could be lost. */
-    bool idle = !l->gate.ready && !sockets_hold_something(l);
-    if (l->gate.pid && (!idle || kill(-l->gate.pid, SIGKILL) < 0)) /* the whole session, once it has one */
-        kill(l->gate.pid, idle ? SIGKILL : SIGTERM);
+    if (l->gate.pid)
+        kill(l->gate.pid, SIGTERM);
     for (int64_t begin = clock_mono_ms(); l->gate.pid && clock_mono_ms() - begin < GATE_END_MS;)
         turn(l, 100);
     if (l->gate.pid)
@@ -445,7 +512,8 @@ end(struct launcher *l)
         err_run(&l->failure, "the sandbox's first process ended before CMD began");
     if (l->failure.kind == ERR_NONE)
         return l->status;
-    print_failure(&l->failure);
+    if (l->failure.text[0])
+        print_failure(&l->failure);
     return STATUS_NO_SANDBOX;
 }
 
@@ -457,7 +525,7 @@ run(struct launcher *l, struct words words)
     prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     terminal_init(&l->terminal);
-    l->control = l->gate.notify = l->signals = -1;
+    l->control = l->gate.notify = l->signals = l->wait = -1;
     if (prepare(l, &err) < 0) {
         give_up(l, &err);
         return end(l);
@@ -493,11 +561,11 @@ launch_main(int argc, char **argv)
     char **copy = mem_array((size_t)argc + 1, sizeof *copy);
     for (int i = 0; i < argc; i++)
         copy[i] = mem_strdup(argv[i]);
-    if (sandbox_options_parse(argc, copy, &l.o, &err) < 0) {
+    int status = 2;
+    if (sandbox_options_parse(argc, copy, &l.o, &err) < 0)
         print_failure(&err);
-        return 2;
-    }
-    int status = run(&l, words_of(argc, argv));
+    else
+        status = run(&l, words_of(argc, argv));
     for (int i = 0; i < argc; i++)
         free(copy[i]);
     free(copy);

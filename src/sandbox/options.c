@@ -8,7 +8,7 @@
 #include "sallyport/base/clock.h"
 #include "sallyport/base/slice.h"
 
-enum kind { KIND_FLAG, KIND_TEXT, KIND_TEXTS, KIND_SIZE, KIND_MILLI, KIND_COUNT, KIND_SECONDS, KIND_PORT, KIND_EFFORT };
+enum kind { KIND_FLAG, KIND_TEXT, KIND_TEXTS, KIND_SIZE, KIND_MILLI, KIND_COUNT, KIND_SECONDS, KIND_PORT, KIND_EFFORT, KIND_FD };
 
 struct row {
     const char *name;
@@ -22,6 +22,7 @@ static const struct row rows[] = {
     {"--id", KIND_TEXT, AT(id)},
     {"--run-dir", KIND_TEXT, AT(run_dir)},
     {"--gate", KIND_TEXT, AT(gate)},
+    {"--wait-fd", KIND_FD, AT(wait_fd)},
     {"--gate-arg", KIND_TEXTS, AT(gate_args)},
     {"--transparent", KIND_FLAG, AT(transparent)},
     {"--port", KIND_PORT, 0},
@@ -139,6 +140,11 @@ store(const struct row *row, const char *value, struct sandbox_options *o, struc
     case KIND_EFFORT:
         *(bool *)place = strcmp(value, "best-effort") == 0;
         return *(bool *)place ? 0 : err_invalid(err, "%s: best-effort is the only word that is expected", row->name);
+    case KIND_FD:
+        if (!slice_parse_uint(slice_str(value), 65535, &number) || number < 3)
+            return err_invalid(err, "%s: a descriptor from 3 on is expected", row->name);
+        *(int *)place = (int)number;
+        return 0;
     }
     return err_invalid(err, "%s: cannot be read", row->name);
 }

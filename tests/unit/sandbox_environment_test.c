@@ -3,9 +3,9 @@
 
 #include "sallyport/sandbox/environment.h"
 
-static char *caller[] = {"PATH=/opt/tool:/usr/bin", "HOME=/home/somebody", "AWS_SECRET_ACCESS_KEY=s3cret", "LC_ALL=C.UTF-8", "LC_=odd",
+static const char *caller[] = {"PATH=/opt/tool:/usr/bin", "HOME=/srv/caller", "AWS_SECRET_ACCESS_KEY=s3cret", "LC_ALL=C.UTF-8", "LC_=odd",
                          "TERM=dumb", "HTTPS_PROXY=http://user:password@corp.example:1", "NO_PROXY=*", "JAVA_TOOL_OPTIONS=-Xmx1g",
-                         "ALL_PROXY=socks5h://corp.example", "EMPTY=", "SSL_CERT_FILE=/home/somebody/ca.pem", "noequals", NULL};
+                         "ALL_PROXY=socks5h://corp.example", "EMPTY=", "SSL_CERT_FILE=/srv/caller/ca.pem", "noequals", NULL};
 
 static const char *
 get(char **env, const char *name)
@@ -24,7 +24,7 @@ static char **
 make(struct text_items *wanted, const char *credential, const char *bundle, bool proxy)
 {
     static struct err err;
-    struct environment_in in = {caller, wanted, credential, "sbx-1", bundle, proxy};
+    struct environment_in in = {(char **)(uintptr_t)caller, wanted, credential, "sbx-1", bundle, proxy};
     err = (struct err){0};
     return environment_make(&in, &err);
 }

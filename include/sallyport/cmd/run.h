@@ -28,13 +28,17 @@ struct run {
     off_t record_start;     /* what stood there before us */
     char *audience, *issuer;
     int64_t token_ttl_s, token_since_s;
+    json_t *config;         /* of --config, until the gate's is written from it */
+    bool has_policy;        /* one for everybody is in the folder */
     char *key_pem;          /* ephemeral; never on disk */
     const char *hides[8];
     size_t hide_count;
 };
 
-/* Makes the folder and all that is in it. On failure nothing is left. */
-int run_prepare(struct run *r, struct err *err);
+/* In two halves, so that the helper makes the sandbox while we make keys. First: what must stay outside, and the folder; then
+ * all that is in it, the policy tried. What failed is taken away by run_remove. */
+int run_begin(struct run *r, struct err *err);
+int run_finish(struct run *r, struct err *err);
 /* Ephemeral tokens anew when half of their time is over. 0 or -1 with err. */
 int run_renew_tokens(struct run *r, struct err *err);
 /* Seconds until the next renewal; -1: none. */

@@ -20,6 +20,7 @@ struct sandbox_options {
     const char *id;             /* [A-Za-z0-9_-]: names the control group and the host */
     const char *run_dir;        /* private to this run; removed by whoever ends last */
     const char *gate;           /* the binary that serves */
+    int wait_fd;                /* CMD and gate wait for a byte from it; its end without one calls it all off. 0: none */
     struct text_items gate_args; /* behind `serve` */
     bool transparent;
     uint16_t ports[SANDBOX_PORTS_MAX]; /* transparent, beside 80 and 443 */
