@@ -59,6 +59,7 @@ struct leaf_store {
     void *send_arg;
     struct map *kept;        /* host -> struct leaf */
     struct list recent;      /* the least recently used first */
+    size_t kept_max;
     struct map *by_key;      /* policy digest and target -> struct question */
     struct list asked;
     uint32_t next_id;
@@ -178,7 +179,7 @@ keep(struct leaf_store *s, struct leaf *l)
     l->refs++;
     map_put(s->kept, host_slice(&l->host), l);
     list_append(&s->recent, &l->node);
-    while (s->recent.count > LEAF_CACHE_MAX)
+    while (s->recent.count > s->kept_max)
         forget(s, list_entry(list_first(&s->recent), struct leaf, node));
 }
 
@@ -483,6 +484,7 @@ leaf_store_new(const struct leaf_store_options *o, struct err *err)
     s->send = o->send;
     s->send_arg = o->arg;
     s->kept = map_new();
+    s->kept_max = o->cache_max ? o->cache_max : LEAF_CACHE_MAX;
     s->by_key = map_new();
     s->next_id = 1;
     list_init(&s->recent);

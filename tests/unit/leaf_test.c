@@ -14,6 +14,8 @@
 #define POLICY "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define OTHER "ffff456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
+#define FEW 64 /* kept leaves */
+
 /* A keeper in a struct: it keeps the questions, and answers when told. */
 struct world {
     struct leaf_store *store;
@@ -48,7 +50,7 @@ static struct leaf_store *
 new_store(struct world *w)
 {
     struct err err = {0};
-    struct leaf_store_options o = {.key_pem = slice_str(w->leaf_private), .ca_pem = slice_str(w->ca_pem), .send = take_question, .arg = w};
+    struct leaf_store_options o = {.key_pem = slice_str(w->leaf_private), .ca_pem = slice_str(w->ca_pem), .send = take_question, .arg = w, .cache_max = FEW};
     struct leaf_store *s = leaf_store_new(&o, &err);
     CHECK_THAT(s != NULL, "%s", err.text);
     return s;
@@ -313,6 +315,27 @@ TEST(a_leaf_that_ends_soon_is_asked_for_anew)
     leaf_unref(l);
     w.now += 2;
     CHECK(!get(&w, "a.example.com", POLICY, &wait) && wait);
+    leaf_cancel(wait);
+    end(&w);
+}
+
+TEST(a_full_cache_forgets_the_least_used)
+{
+    struct world w;
+    struct leaf_wait *wait;
+    char name[32];
+    begin(&w);
+    for (int i = 0; i < FEW; i++) {
+        snprintf(name, sizeof name, "h%d.example.com", i);
+        leaf_unref(have(&w, name));
+    }
+    leaf_unref(have(&w, "h0.example.com")); /* used: now h1 is the oldest */
+    CHECK(w.count == FEW);
+    leaf_unref(have(&w, "one-more.example.com"));
+    struct leaf *l = get(&w, "h0.example.com", POLICY, &wait);
+    CHECK(l && !wait);
+    leaf_unref(l);
+    CHECK(!get(&w, "h1.example.com", POLICY, &wait) && wait);
     leaf_cancel(wait);
     end(&w);
 }

@@ -26,6 +26,7 @@ struct leaf_store_options {
     /* Hands one frame (a keeper question) over; false: it cannot be taken now. */
     bool (*send)(void *arg, struct slice frame);
     void *arg;
+    size_t cache_max;     /* 0: LEAF_CACHE_MAX */
 };
 struct leaf_store *leaf_store_new(const struct leaf_store_options *o, struct err *err);
 /* Who waits is told REASON_INTERNAL; leaves and the context live on while they are used. NULL is fine. */
