@@ -1,5 +1,6 @@
-/* `sallyport doctor`: run inside a sandbox, it tries the ways out and looks at the runtimes' settings. This file reads the
- * options and prints the rows; the trying is in doctor_network.c, doctor_sockets.c, doctor_kernel.c, doctor_settings.c. */
+/* `sallyport doctor`: run inside a sandbox, it tries the ways out and looks at the runtimes'
+ * settings. This file reads the options and prints the rows; the trying is in doctor_network.c,
+ * doctor_sockets.c, doctor_kernel.c, doctor_settings.c. */
 #include "sallyport/cmd/doctor.h"
 
 #include <jansson.h>
@@ -16,7 +17,9 @@
 
 static const char usage[] = "sallyport doctor [OPTIONS]";
 static const char *const verdict_names[DOCTOR_VERDICTS] = {
-    [DOCTOR_FAIL] = "fail", [DOCTOR_WARN] = "warn", [DOCTOR_PASS] = "pass",
+    [DOCTOR_FAIL] = "fail",
+    [DOCTOR_WARN] = "warn",
+    [DOCTOR_PASS] = "pass",
 };
 
 /* ---- rows ---- */
@@ -31,8 +34,8 @@ copy_printable(char *to, size_t size, const char *from)
 }
 
 void
-doctor_add(struct doctor *d, const char *group, const char *name, enum doctor_verdict verdict, const char *advice,
-           const char *fmt, ...)
+doctor_add(struct doctor *d, const char *group, const char *name, enum doctor_verdict verdict,
+           const char *advice, const char *fmt, ...)
 {
     char text[1024];
     va_list ap;
@@ -87,11 +90,14 @@ print_text(const struct doctor *d)
         const struct doctor_row *row = &d->rows[i];
         if (strcmp(group, row->group) != 0)
             printf("%s%s\n", i ? "\n" : "", group = row->group);
-        printf("  %s  %-34s %s\n", row->verdict == DOCTOR_FAIL ? "FAIL" : verdict_names[row->verdict], row->name, row->found);
+        printf("  %s  %-34s %s\n",
+               row->verdict == DOCTOR_FAIL ? "FAIL" : verdict_names[row->verdict], row->name,
+               row->found);
         if (row->verdict != DOCTOR_PASS && row->advice)
             printf("        %-34s to do: %s\n", "", row->advice);
     }
-    printf("\n%zu failed, %zu warnings, %zu passed%s\n", count_of(d, DOCTOR_FAIL), count_of(d, DOCTOR_WARN), count_of(d, DOCTOR_PASS),
+    printf("\n%zu failed, %zu warnings, %zu passed%s\n", count_of(d, DOCTOR_FAIL),
+           count_of(d, DOCTOR_WARN), count_of(d, DOCTOR_PASS),
            count_of(d, DOCTOR_FAIL) ? ": there is a way out" : "");
 }
 
@@ -101,13 +107,15 @@ print_json(const struct doctor *d)
     json_t *rows = json_array(), *counts = json_object();
     for (size_t i = 0; i < d->row_count; i++) {
         const struct doctor_row *r = &d->rows[i];
-        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:s, s:s?}", "group", r->group, "name", r->name, "verdict",
-                                              verdict_names[r->verdict], "found", r->found, "advice",
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:s, s:s?}", "group", r->group,
+                                              "name", r->name, "verdict", verdict_names[r->verdict],
+                                              "found", r->found, "advice",
                                               r->verdict == DOCTOR_PASS ? NULL : r->advice));
     }
     for (enum doctor_verdict v = 0; v < DOCTOR_VERDICTS; v++)
         json_object_set_new(counts, verdict_names[v], json_integer((json_int_t)count_of(d, v)));
-    json_t *all = json_pack("{s:b, s:o, s:o}", "way_out", count_of(d, DOCTOR_FAIL) > 0, "counts", counts, "rows", rows);
+    json_t *all = json_pack("{s:b, s:o, s:o}", "way_out", count_of(d, DOCTOR_FAIL) > 0, "counts",
+                            counts, "rows", rows);
     json_dumpf(all, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(all);
@@ -142,6 +150,27 @@ examine(struct doctor *d, const char *proxy_uid, struct err *err)
     return 0;
 }
 
+struct doctor_call {
+    bool json, help, stray;
+    const char *proxy_uid;
+};
+
+static int
+run_doctor(struct doctor *d, const struct doctor_call *call, const struct option_row *options)
+{
+    struct err err = {0};
+    if (call->help) {
+        options_help(stdout, usage, options);
+        return 0;
+    }
+    if (call->stray)
+        return cmd_usage(usage);
+    if (examine(d, call->proxy_uid, &err) < 0)
+        return cmd_fail(&err);
+    (call->json ? print_json : print_text)(d);
+    return count_of(d, DOCTOR_FAIL) ? 1 : 0;
+}
+
 int
 cmd_doctor(int argc, char **argv)
 {
@@ -150,26 +179,25 @@ cmd_doctor(int argc, char **argv)
     struct err err = {0};
     struct doctor *d = mem_zalloc(sizeof *d);
     const struct option_row options[] = {
-        {"--probe", OPTION_REPEATED, &d->probes, "ADDR:PORT", "try this address too (repeatable); a connection to it is a way out"},
-        {"--proxy-uid", OPTION_TEXT, &proxy_uid, "N", "fail when this process is, or can become, the proxy's user"},
-        {"--ca", OPTION_TEXT, &d->ca_file, "FILE", "the inspection CA that the runtimes should trust"},
+        {"--probe", OPTION_REPEATED, &d->probes, "ADDR:PORT",
+         "try this address too (repeatable); a connection to it is a way out"},
+        {"--proxy-uid", OPTION_TEXT, &proxy_uid, "N",
+         "fail when this process is, or can become, the proxy's user"},
+        {"--ca", OPTION_TEXT, &d->ca_file, "FILE",
+         "the inspection CA that the runtimes should trust"},
         {"--json", OPTION_FLAG, &json, NULL, "as one JSON object"},
         {"--help", OPTION_FLAG, &help, NULL, "this text"},
         {0},
     };
-    int status = 0;
-    if (options_parse(options, &argc, argv, &err) != 0) {
+    int status;
+    if (options_parse(options, &argc, argv, &err) != 0)
         status = cmd_fail(&err);
-    } else if (help) {
-        options_help(stdout, usage, options);
-    } else if (argc > 1) {
-        status = cmd_usage(usage);
-    } else if (examine(d, proxy_uid, &err) < 0) {
-        status = cmd_fail(&err);
-    } else {
-        (json ? print_json : print_text)(d);
-        status = count_of(d, DOCTOR_FAIL) ? 1 : 0;
-    }
+    else
+        status =
+            run_doctor(d,
+                       &(struct doctor_call){
+                           .json = json, .help = help, .stray = argc > 1, .proxy_uid = proxy_uid},
+                       options);
     free(d);
     return status;
 }

@@ -1,19 +1,21 @@
-/* The network part of `sallyport doctor`: routes, connections, datagrams, resolvers. All attempts run at once, within one
- * deadline. The addresses are those of documentation, of metadata services, and what --probe names.
+/* The network part of `sallyport doctor`: routes, connections, datagrams, resolvers. All attempts
+ * run at once, within one deadline. The addresses are those of documentation, of metadata services,
+ * and what --probe names.
  *
- * An attempt is judged by what the kernel of this namespace did: no route, a route that ends on loopback (where only the
- * gate listens), or a route that leaves, on which a refusal must be this namespace's own. Whether it is shows in a datagram
- * to the same address: a local rule refuses its send(), a refusal from outside cannot. */
+ * An attempt is judged by what the kernel of this namespace did: no route, a route that ends on
+ * loopback (where only the gate listens), or a route that leaves, on which a refusal must be this
+ * namespace's own. Whether it is shows in a datagram to the same address: a local rule refuses its
+ * send(), a refusal from outside cannot. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 
 #include "sallyport/base/addr.h"
 #include "sallyport/base/clock.h"
@@ -32,7 +34,11 @@
 
 enum route { ROUTE_UNKNOWN, ROUTE_NONE, ROUTE_LOCAL, ROUTE_LEAVES };
 
-static const struct { const char *what, *address; uint16_t port; bool tcp; } known[] = {
+static const struct {
+    const char *what, *address;
+    uint16_t port;
+    bool tcp;
+} known[] = {
     {"public address", "192.0.2.1", 443, true},
     {"public address, plain", "198.51.100.1", 80, true},
     {"public address, odd port", "203.0.113.1", 8443, true},
@@ -51,9 +57,9 @@ struct target {
     socklen_t len;
     char text[SOCKADDR_TEXT_SIZE];
     enum route route;
-    int tcp, udp;     /* sockets; -1: none */
-    int tcp_error;    /* EINPROGRESS while it is open; 0: connected */
-    int udp_error;    /* 0: sent */
+    int tcp, udp;       /* sockets; -1: none */
+    int tcp_error;      /* EINPROGRESS while it is open; 0: connected */
+    int udp_error;      /* 0: sent */
     bool answered_here; /* the connection's own end is loopback or the address itself */
 };
 
@@ -123,7 +129,8 @@ find_route(const struct addr *to)
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     if (fd < 0)
         return ROUTE_UNKNOWN;
-    ssize_t got = send(fd, &ask, ask.head.nlmsg_len, 0) < 0 ? -1 : recv(fd, &reply, sizeof reply, 0);
+    ssize_t got =
+        send(fd, &ask, ask.head.nlmsg_len, 0) < 0 ? -1 : recv(fd, &reply, sizeof reply, 0);
     close(fd);
     return got < 0 ? ROUTE_UNKNOWN : route_of_reply(&reply.head, got);
 }
@@ -136,19 +143,28 @@ add_target(struct network *n, const char *what, const struct sockaddr_storage *s
     struct target *t = &n->targets[n->target_count++];
     struct addr a;
     uint16_t port;
-    *t = (struct target){.what = what, .sa = *sa, .len = len, .tcp = -1, .udp = -1, .tcp_error = ENOTCONN, .udp_error = ENOTCONN};
+    *t = (struct target){.what = what,
+                         .sa = *sa,
+                         .len = len,
+                         .tcp = -1,
+                         .udp = -1,
+                         .tcp_error = ENOTCONN,
+                         .udp_error = ENOTCONN};
     sockaddr_format((const struct sockaddr *)sa, t->text);
-    t->route = addr_from_sockaddr((const struct sockaddr *)sa, &a, &port) ? find_route(&a) : ROUTE_UNKNOWN;
+    t->route =
+        addr_from_sockaddr((const struct sockaddr *)sa, &a, &port) ? find_route(&a) : ROUTE_UNKNOWN;
     return t;
 }
 
-/* Multicast has no route of its own: it leaves by the first interface that is not loopback, if there is one. */
+/* Multicast has no route of its own: it leaves by the first interface that is not loopback, if
+ * there is one. */
 static void
 set_scope(struct target *t)
 {
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&t->sa;
     struct ifaddrs *all = NULL;
-    if (t->sa.ss_family != AF_INET6 || !(IN6_IS_ADDR_MULTICAST(&v6->sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr)))
+    if (t->sa.ss_family != AF_INET6 ||
+        !(IN6_IS_ADDR_MULTICAST(&v6->sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr)))
         return;
     t->route = ROUTE_NONE;
     if (getifaddrs(&all) < 0)
@@ -168,7 +184,8 @@ start_target(struct target *t, bool with_tcp)
     static const char byte = 0;
     const struct sockaddr *sa = (const struct sockaddr *)&t->sa;
     t->udp = socket(sa->sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    t->udp_error = t->udp < 0 || connect(t->udp, sa, t->len) < 0 || send(t->udp, &byte, 1, 0) < 0 ? errno : 0;
+    t->udp_error =
+        t->udp < 0 || connect(t->udp, sa, t->len) < 0 || send(t->udp, &byte, 1, 0) < 0 ? errno : 0;
     if (!with_tcp)
         return;
     t->tcp = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -199,7 +216,8 @@ start_probes(struct network *n, const struct doctor *d, struct err *err)
         struct sockaddr_storage sa;
         socklen_t len;
         if (!sockaddr_parse(slice_str(d->probes.items[i]), 0, &sa, &len))
-            return err_invalid(err, "--probe: an address and port such as 192.0.2.1:443 or [2001:db8::1]:443 is expected");
+            return err_invalid(err, "--probe: an address and port such as 192.0.2.1:443 or "
+                                    "[2001:db8::1]:443 is expected");
         start_target(add_target(n, "--probe", &sa, len), true);
     }
     return 0;
@@ -207,15 +225,19 @@ start_probes(struct network *n, const struct doctor *d, struct err *err)
 
 /* ---- resolvers ---- */
 
-/* A query for a name that is reserved for examples and exists: who gets its address has asked the world. */
-static const uint8_t question[] = "\x07" "example\x03" "org\0\0\1\0\1"; /* and the literal's NUL, which is not sent */
+/* A query for a name that is reserved for examples and exists: who gets its address has asked the
+ * world. */
+static const uint8_t question[] = "\x07"
+                                  "example\x03"
+                                  "org\0\0\1\0\1"; /* and the literal's NUL, which is not sent */
 
 static void
 start_resolver(struct network *n, struct slice text)
 {
     struct sockaddr_storage sa;
     struct resolver *r = &n->resolvers[n->resolver_count];
-    uint8_t query[12 + sizeof question - 1] = {[2] = 1, [5] = 1}; /* recursion desired, one question */
+    uint8_t query[12 + sizeof question - 1] = {
+        [2] = 1, [5] = 1}; /* recursion desired, one question */
     *r = (struct resolver){.fd = -1};
     if (!addr_parse(text, &r->addr))
         return;
@@ -227,7 +249,10 @@ start_resolver(struct network *n, struct slice text)
     memcpy(query + 12, question, sizeof question - 1);
     socklen_t len = addr_to_sockaddr(&r->addr, 53, &sa);
     r->fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    r->send_error = r->fd < 0 || connect(r->fd, (struct sockaddr *)&sa, len) < 0 || send(r->fd, query, sizeof query, 0) < 0 ? errno : 0;
+    r->send_error = r->fd < 0 || connect(r->fd, (struct sockaddr *)&sa, len) < 0 ||
+                            send(r->fd, query, sizeof query, 0) < 0
+                        ? errno
+                        : 0;
 }
 
 static void
@@ -262,8 +287,9 @@ finish_target(struct target *t)
     if (t->tcp_error != 0 || getsockname(t->tcp, (struct sockaddr *)&own, &len) < 0)
         return;
     addr_from_sockaddr((struct sockaddr *)&t->sa, &there, &port);
-    t->answered_here = addr_from_sockaddr((struct sockaddr *)&own, &here, &port) &&
-                       (addr_equal(&here, &there) || (here.family == AF_INET && here.bytes[0] == 127));
+    t->answered_here =
+        addr_from_sockaddr((struct sockaddr *)&own, &here, &port) &&
+        (addr_equal(&here, &there) || (here.family == AF_INET && here.bytes[0] == 127));
 }
 
 static void
@@ -328,18 +354,22 @@ judge_tcp(struct doctor *d, const struct target *t)
     snprintf(name, sizeof name, "tcp %s", t->text);
     if (t->tcp_error == 0 && (t->route == ROUTE_LOCAL || t->answered_here)) {
         d->transparent |= strcmp(t->what, "--probe") != 0;
-        doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s: answered on loopback, by the gate", t->what);
+        doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s: answered on loopback, by the gate",
+                   t->what);
     } else if (t->tcp_error == 0) {
         doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_ROUTE, "%s: connected", t->what);
     } else if (t->tcp_error == EINPROGRESS && stays(t)) {
         doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s: no answer, on loopback", t->what);
     } else if (t->tcp_error == EINPROGRESS && t->udp_error == 0) {
-        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_ROUTE, "%s: the packet left; nothing here refused it", t->what);
+        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_ROUTE,
+                   "%s: the packet left; nothing here refused it", t->what);
     } else if (t->tcp_error == EINPROGRESS) {
-        doctor_add(d, GROUP, name, DOCTOR_WARN, "refuse instead of dropping, so that programs fail at once", "%s: no answer",
+        doctor_add(d, GROUP, name, DOCTOR_WARN,
+                   "refuse instead of dropping, so that programs fail at once", "%s: no answer",
                    t->what);
     } else if (!stays(t) && t->udp_error == 0) {
-        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_ROUTE, "%s: %s, but not by this namespace", t->what, strerror(t->tcp_error));
+        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_ROUTE, "%s: %s, but not by this namespace",
+                   t->what, strerror(t->tcp_error));
     } else {
         doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s: %s", t->what, strerror(t->tcp_error));
     }
@@ -353,7 +383,8 @@ judge_udp(struct doctor *d, const struct target *t)
     if (t->udp_error != 0)
         doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s: %s", t->what, strerror(t->udp_error));
     else if (stays(t))
-        doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s: sent, but no further than loopback", t->what);
+        doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s: sent, but no further than loopback",
+                   t->what);
     else
         doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_ROUTE, "%s: the datagram left", t->what);
 }
@@ -389,13 +420,16 @@ judge_reply(struct doctor *d, const struct resolver *r, const char *name)
     struct addr a;
     /* 198.18.0.0/15 is where the gate's responder takes its synthetic addresses from. */
     if (code == 0 && first_address(r, &a) && !(a.bytes[0] == 198 && (a.bytes[1] & 0xfe) == 18))
-        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_DNS, "a real name was resolved: queries carry data out");
+        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_DNS,
+                   "a real name was resolved: queries carry data out");
     else if (r->route != ROUTE_LOCAL)
         doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_DNS, "a resolver outside answered");
     else if (code == 2)
-        doctor_add(d, GROUP, name, DOCTOR_WARN, ADVICE_DNS, "a resolver on loopback answers that it failed: it may ask others");
+        doctor_add(d, GROUP, name, DOCTOR_WARN, ADVICE_DNS,
+                   "a resolver on loopback answers that it failed: it may ask others");
     else
-        doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s", code == 0 ? "a synthetic answer, by the gate" : "refused, on loopback");
+        doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "%s",
+                   code == 0 ? "a synthetic answer, by the gate" : "refused, on loopback");
 }
 
 static void
@@ -410,7 +444,8 @@ judge_resolver(struct doctor *d, const struct resolver *r)
     else if (r->route == ROUTE_LOCAL || r->route == ROUTE_NONE)
         doctor_add(d, GROUP, name, DOCTOR_PASS, NULL, "no answer, on loopback");
     else
-        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_DNS, "the query left; nothing here refused it");
+        doctor_add(d, GROUP, name, DOCTOR_FAIL, ADVICE_DNS,
+                   "the query left; nothing here refused it");
 }
 
 static void
@@ -419,7 +454,8 @@ judge_interfaces(struct doctor *d)
     struct ifaddrs *all = NULL;
     char names[DOCTOR_FOUND_SIZE] = "";
     if (getifaddrs(&all) < 0) {
-        doctor_add(d, GROUP, "interfaces", DOCTOR_WARN, "nothing: the rows below tell", "cannot be listed: %s", strerror(errno));
+        doctor_add(d, GROUP, "interfaces", DOCTOR_WARN, "nothing: the rows below tell",
+                   "cannot be listed: %s", strerror(errno));
         return;
     }
     for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
@@ -428,8 +464,9 @@ judge_interfaces(struct doctor *d)
             snprintf(names + len, sizeof names - len, "%s%s", len ? ", " : "", i->ifa_name);
     }
     freeifaddrs(all);
-    doctor_add(d, GROUP, "interfaces", *names ? DOCTOR_WARN : DOCTOR_PASS, "what is there needs a fence; the rows below tell whether it holds",
-               "%s%s", *names ? "beside loopback: " : "only loopback", names);
+    doctor_add(d, GROUP, "interfaces", *names ? DOCTOR_WARN : DOCTOR_PASS,
+               "what is there needs a fence; the rows below tell whether it holds", "%s%s",
+               *names ? "beside loopback: " : "only loopback", names);
 }
 
 static void

@@ -1,8 +1,12 @@
-/* The sockets part of `sallyport doctor`: kinds of sockets that are not bound by routes or rules, changes by netlink, sockets
- * of the host's services, and descriptors that were inherited. */
+/* The sockets part of `sallyport doctor`: kinds of sockets that are not bound by routes or rules,
+ * changes by netlink, sockets of the host's services, and descriptors that were inherited. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_addr.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/vm_sockets.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +15,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <linux/if_addr.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
-#include <linux/vm_sockets.h>
 
 #include "sallyport/cmd/doctor.h"
 
@@ -33,7 +33,8 @@ family_word(int fd)
     return family == AF_UNIX ? "unix" : "network";
 }
 
-/* A socket belongs for life to the namespace that made it, so an inherited one may reach what this one cannot. */
+/* A socket belongs for life to the namespace that made it, so an inherited one may reach what this
+ * one cannot. */
 void
 doctor_inherited(struct doctor *d)
 {
@@ -48,10 +49,17 @@ doctor_inherited(struct doctor *d)
         size_t len = strlen(found);
         network |= family && strcmp(family, "network") == 0;
         count++;
-        snprintf(found + len, sizeof found - len, "%s%d (%s)", len ? ", " : "", fd, family ? family : S_ISDIR(st.st_mode) ? "folder" : "file");
+        snprintf(found + len, sizeof found - len, "%s%d (%s)", len ? ", " : "", fd,
+                 family                ? family
+                 : S_ISDIR(st.st_mode) ? "folder"
+                                       : "file");
     }
-    doctor_add(d, "descriptors", "inherited", network ? DOCTOR_FAIL : count ? DOCTOR_WARN : DOCTOR_PASS,
-               "close descriptors above 2 before the sandbox's command is started", "%s", count ? found : "none");
+    doctor_add(d, "descriptors", "inherited",
+               network ? DOCTOR_FAIL
+               : count ? DOCTOR_WARN
+                       : DOCTOR_PASS,
+               "close descriptors above 2 before the sandbox's command is started", "%s",
+               count ? found : "none");
 }
 
 /* ---- kinds of sockets ---- */
@@ -67,7 +75,9 @@ try_socket(int family, int type, int protocol)
 }
 
 #define ADVICE_RAW "drop CAP_NET_RAW (sallyport run does; in a pod: drop ALL capabilities)"
-#define ADVICE_FILTER "a system call filter that allows UNIX, INET, INET6 and NETLINK_ROUTE alone (sallyport run has it)"
+#define ADVICE_FILTER                                                                              \
+    "a system call filter that allows UNIX, INET, INET6 and NETLINK_ROUTE alone (sallyport run "   \
+    "has it)"
 
 static const struct {
     const char *name;
@@ -94,12 +104,13 @@ try_kinds(struct doctor *d)
 {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         int error = try_socket(kinds[i].family, kinds[i].type, kinds[i].protocol);
-        doctor_add(d, GROUP, kinds[i].name, error ? DOCTOR_PASS : kinds[i].when_open, kinds[i].advice, "%s",
-                   error ? strerror(error) : "can be opened");
+        doctor_add(d, GROUP, kinds[i].name, error ? DOCTOR_PASS : kinds[i].when_open,
+                   kinds[i].advice, "%s", error ? strerror(error) : "can be opened");
     }
 }
 
-/* Belongs to no network namespace, and needs no capability. Where no host listens, connect() knows no device. */
+/* Belongs to no network namespace, and needs no capability. Where no host listens, connect() knows
+ * no device. */
 static void
 try_vsock(struct doctor *d)
 {
@@ -113,7 +124,8 @@ try_vsock(struct doctor *d)
     close(fd);
     bool alone = error == ENODEV || error == EADDRNOTAVAIL;
     doctor_add(d, GROUP, "vsock", alone ? DOCTOR_WARN : DOCTOR_FAIL, ADVICE_FILTER,
-               alone ? "can be opened; this machine has no device for it" : "can be opened, and a host is behind it");
+               alone ? "can be opened; this machine has no device for it"
+                     : "can be opened, and a host is behind it");
 }
 
 /* ---- changes by netlink ---- */
@@ -132,7 +144,8 @@ ask_netlink(const void *request, size_t len)
     ssize_t got = send(fd, request, len, 0) < 0 ? -1 : recv(fd, &reply, sizeof reply, 0);
     if (got < 0)
         error = errno;
-    else if (got >= (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)) && reply.head.nlmsg_type == NLMSG_ERROR)
+    else if (got >= (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)) &&
+             reply.head.nlmsg_type == NLMSG_ERROR)
         error = -((const struct nlmsgerr *)NLMSG_DATA(&reply.head))->error;
     close(fd);
     return error;
@@ -142,8 +155,9 @@ static void
 judge_netlink(struct doctor *d, const char *name, int error)
 {
     bool refused = error == EPERM || error == EACCES || error == EAFNOSUPPORT;
-    doctor_add(d, GROUP, name, refused ? DOCTOR_PASS : DOCTOR_FAIL, "drop CAP_NET_ADMIN (sallyport run does; in a pod: drop ALL capabilities)",
-               "%s", refused ? strerror(error) : "permitted");
+    doctor_add(d, GROUP, name, refused ? DOCTOR_PASS : DOCTOR_FAIL,
+               "drop CAP_NET_ADMIN (sallyport run does; in a pod: drop ALL capabilities)", "%s",
+               refused ? strerror(error) : "permitted");
 }
 
 static void
@@ -157,8 +171,13 @@ try_netlink(struct doctor *d)
         struct rtattr priority;
         uint32_t metric;
     } route = {
-        .head = {.nlmsg_len = sizeof route, .nlmsg_type = RTM_DELROUTE, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
-        .route = {.rtm_family = AF_INET, .rtm_dst_len = 32, .rtm_table = RT_TABLE_MAIN, .rtm_scope = RT_SCOPE_NOWHERE},
+        .head = {.nlmsg_len = sizeof route,
+                 .nlmsg_type = RTM_DELROUTE,
+                 .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+        .route = {.rtm_family = AF_INET,
+                  .rtm_dst_len = 32,
+                  .rtm_table = RT_TABLE_MAIN,
+                  .rtm_scope = RT_SCOPE_NOWHERE},
         .attribute = {.rta_len = RTA_LENGTH(4), .rta_type = RTA_DST},
         .address = {192, 0, 2, 254},
         .priority = {.rta_len = RTA_LENGTH(4), .rta_type = RTA_PRIORITY},
@@ -168,14 +187,18 @@ try_netlink(struct doctor *d)
         struct nlmsghdr head;
         struct ifinfomsg link;
     } link = {
-        .head = {.nlmsg_len = sizeof link, .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+        .head = {.nlmsg_len = sizeof link,
+                 .nlmsg_type = RTM_DELLINK,
+                 .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
         .link = {.ifi_family = AF_UNSPEC, .ifi_index = 0x7ffffff1},
     };
     struct {
         struct nlmsghdr head;
         struct ifaddrmsg address;
     } address = {
-        .head = {.nlmsg_len = sizeof address, .nlmsg_type = RTM_DELADDR, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+        .head = {.nlmsg_len = sizeof address,
+                 .nlmsg_type = RTM_DELADDR,
+                 .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
         .address = {.ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = 0x7ffffff1},
     };
     judge_netlink(d, "netlink: change routes", ask_netlink(&route, sizeof route));
@@ -187,7 +210,10 @@ try_netlink(struct doctor *d)
 
 #define ADVICE_UNIX "do not mount it: who can talk to it acts outside"
 
-static const struct { const char *path; enum doctor_verdict when_open; } services[] = {
+static const struct {
+    const char *path;
+    enum doctor_verdict when_open;
+} services[] = {
     {"/run/docker.sock", DOCTOR_FAIL},
     {"/var/run/docker.sock", DOCTOR_FAIL},
     {"/run/containerd/containerd.sock", DOCTOR_FAIL},
@@ -207,7 +233,8 @@ connects(const struct sockaddr_un *sa, socklen_t len)
     static const int types[] = {SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         int fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        bool ok = fd >= 0 && (connect(fd, (const struct sockaddr *)sa, len) == 0 || errno == EAGAIN);
+        bool ok =
+            fd >= 0 && (connect(fd, (const struct sockaddr *)sa, len) == 0 || errno == EAGAIN);
         if (fd >= 0)
             close(fd);
         if (ok)
@@ -237,7 +264,8 @@ try_services(struct doctor *d)
         found++;
     }
     if (found == 0)
-        doctor_add(d, GROUP, "sockets of services", DOCTOR_PASS, NULL, "none of the usual ones answers");
+        doctor_add(d, GROUP, "sockets of services", DOCTOR_PASS, NULL,
+                   "none of the usual ones answers");
 }
 
 /* "unix:path=/run/user/1000/bus,guid=…" or a bare path. */
@@ -252,32 +280,54 @@ try_agent(struct doctor *d, const char *variable)
     start = start ? start + 5 : value;
     int n = snprintf(path, sizeof path, "%.*s", (int)strcspn(start, ",;"), start);
     if (n > 0 && (size_t)n < sizeof path && path_connects(path))
-        doctor_add(d, GROUP, variable, DOCTOR_WARN, "take the variable and the socket out of the sandbox", "an agent of the host answers");
+        doctor_add(d, GROUP, variable, DOCTOR_WARN,
+                   "take the variable and the socket out of the sandbox",
+                   "an agent of the host answers");
+}
+
+/* A line of /proc/net/unix, "ADDRESS: COUNT PROTOCOL FLAGS TYPE STATE INODE NAME": the abstract
+ * name ("@…") of a socket that listens, else NULL. */
+static char *
+listening_name(char *line)
+{
+    const unsigned long listens = 0x10000; /* __SO_ACCEPTCON */
+    char *words[8], *rest = NULL;
+    size_t count = 0;
+    line[strcspn(line, "\n")] = '\0';
+    for (char *w = strtok_r(line, " ", &rest); w && count < 8; w = strtok_r(NULL, " ", &rest))
+        words[count++] = w;
+    bool ours = count == 8 && words[7][0] == '@' && (strtoul(words[3], NULL, 16) & listens);
+    return ours ? words[7] : NULL;
 }
 
 /* Abstract names belong to the network namespace: whoever shares the host's sees the host's. */
 static void
 list_abstract(struct doctor *d)
 {
+    static const char *const hosts[] = {"containerd", "X11", "dbus", "systemd", "docker"};
     char line[512], found[DOCTOR_FOUND_SIZE] = "";
     size_t count = 0;
+    bool host = false;
     FILE *f = fopen("/proc/net/unix", "re");
     while (f && fgets(line, sizeof line, f)) {
-        unsigned flags;
-        int at = 0;
-        if (sscanf(line, "%*s %*s %*s %x %*s %*s %*s %n", &flags, &at) < 1 || at == 0 || line[at] != '@' || !(flags & 0x10000))
-            continue; /* 0x10000: it listens */
-        line[strcspn(line, "\n")] = '\0';
+        const char *name = listening_name(line);
         size_t len = strlen(found);
+        if (!name)
+            continue;
+        for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++)
+            host |= strstr(name, hosts[i]) != NULL;
         if (count++ < 3)
-            snprintf(found + len, sizeof found - len, "%s%.48s", len ? ", " : "", line + at);
+            snprintf(found + len, sizeof found - len, "%s%.48s", len ? ", " : "", name);
     }
     if (f)
         fclose(f);
-    bool host = strstr(found, "containerd") || strstr(found, "X11") || strstr(found, "dbus") || strstr(found, "systemd");
-    doctor_add(d, GROUP, "abstract unix sockets", host ? DOCTOR_FAIL : count ? DOCTOR_WARN : DOCTOR_PASS,
-               "a network namespace of the sandbox's own (sallyport run; a pod without hostNetwork)", "%s",
-               count ? found : "nobody listens");
+    doctor_add(
+        d, GROUP, "abstract unix sockets",
+        host    ? DOCTOR_FAIL
+        : count ? DOCTOR_WARN
+                : DOCTOR_PASS,
+        "a network namespace of the sandbox's own (sallyport run; a pod without hostNetwork)", "%s",
+        count ? found : "nobody listens");
 }
 
 void

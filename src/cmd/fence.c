@@ -1,4 +1,5 @@
-/* `sallyport fence`: the helper's, which reads the options itself. This process is replaced by it. */
+/* `sallyport fence`: the helper's, which reads the options itself. This process is replaced by it.
+ */
 #include "sallyport/cmd/cmd.h"
 #include "sallyport/cmd/helper.h"
 

@@ -1,5 +1,5 @@
-/* Finds and starts the helper binaries. Only fixed places are looked at: the search path and the working directory belong to
- * whoever calls, and the helper may run as root. */
+/* Finds and starts the helper binaries. Only fixed places are looked at: the search path and the
+ * working directory belong to whoever calls, and the helper may run as root. */
 #include "sallyport/cmd/helper.h"
 
 #include <errno.h>
@@ -37,7 +37,9 @@ helper_path(const char *name, struct err *err)
         free(tries[i]);
     }
     if (!found)
-        err_run(err, "%s is not installed: it is expected beside sallyport or in %s/libexec/sallyport", name, SALLYPORT_PREFIX);
+        err_run(err,
+                "%s is not installed: it is expected beside sallyport or in %s/libexec/sallyport",
+                name, SALLYPORT_PREFIX);
     return found;
 }
 

@@ -1,5 +1,6 @@
-/* The verbs of `sallyport fence`: read the options, plan, lay or lift the rules, say what is there. It works on the network
- * namespace it is started in and on nothing else, and needs CAP_NET_ADMIN there. */
+/* The verbs of `sallyport fence`: read the options, plan, lay or lift the rules, say what is there.
+ * It works on the network namespace it is started in and on nothing else, and needs CAP_NET_ADMIN
+ * there. */
 #include "sallyport/sandbox/fence.h"
 
 #include <errno.h>
@@ -21,14 +22,19 @@ static const char help_text[] =
     "       sallyport fence show [--json]\n"
     "       sallyport fence remove\n"
     "\n"
-    "Rules in the present network namespace (a pod's, a VM's): only the proxy's user leaves, loopback works, everything else is\n"
-    "refused at once and counted. Installing again replaces what was there, in one step. Needs CAP_NET_ADMIN.\n"
+    "Rules in the present network namespace (a pod's, a VM's): only the proxy's user leaves, "
+    "loopback works, everything else is\n"
+    "refused at once and counted. Installing again replaces what was there, in one step. Needs "
+    "CAP_NET_ADMIN.\n"
     "\n"
     "  --proxy-uid N             the user that the proxy runs as (repeatable)\n"
-    "  --guard-uid N             the user of the proxy's workers: leaves too, but not to private, link-local, metadata and\n"
+    "  --guard-uid N             the user of the proxy's workers: leaves too, but not to private, "
+    "link-local, metadata and\n"
     "                            other special ranges\n"
-    "  --guard-allow RANGE       what --guard-uid may reach all the same (repeatable); resolvers of resolv.conf always are\n"
-    "  --allow-loopback-dns      everybody may ask a resolver on loopback, which would carry queries out\n"
+    "  --guard-allow RANGE       what --guard-uid may reach all the same (repeatable); resolvers "
+    "of resolv.conf always are\n"
+    "  --allow-loopback-dns      everybody may ask a resolver on loopback, which would carry "
+    "queries out\n"
     "  --allow-forward           leave alone what only passes through this namespace\n"
     "  --json                    show: as one JSON object\n";
 
@@ -46,7 +52,9 @@ take_uid(const char *option, const char *value, uint32_t *ret, struct err *err)
     if (!slice_parse_uint(slice_str(value), UID_LAST, &uid))
         return err_invalid(err, "%s: a user id such as 65532 is expected", option);
     if (uid == 0)
-        return err_invalid(err, "%s: with 0 every root process would leave; run the proxy as a user of its own", option);
+        return err_invalid(
+            err, "%s: with 0 every root process would leave; run the proxy as a user of its own",
+            option);
     *ret = (uint32_t)uid;
     return 0;
 }
@@ -86,7 +94,8 @@ take_open(const char *value, struct fence_options *o, struct err *err)
     if (o->plan.open_count == FENCE_OPEN_MAX)
         return err_invalid(err, "--guard-allow: is given more than %d times", FENCE_OPEN_MAX);
     if (!cidr_parse(slice_str(value), &o->plan.open[o->plan.open_count]))
-        return err_invalid(err, "--guard-allow: a range such as 10.96.0.0/12 is expected, without host bits");
+        return err_invalid(
+            err, "--guard-allow: a range such as 10.96.0.0/12 is expected, without host bits");
     o->plan.open_count++;
     return 0;
 }
@@ -143,12 +152,13 @@ unknown(const char *word, const char *verb, struct err *err)
             names[count++] = rows[i].name;
     names[count] = NULL;
     const char *near = nearest_word(word, names);
-    return err_invalid(err, "fence %s: unknown option %.80s; %s%s", verb, word, near ? "did you mean " : "--help lists them",
-                       near ? near : "");
+    return err_invalid(err, "fence %s: unknown option %.80s; %s%s", verb, word,
+                       near ? "did you mean " : "--help lists them", near ? near : "");
 }
 
 static int
-take_option(const char *verb, int argc, char **argv, int *i, struct fence_options *o, struct err *err)
+take_option(const char *verb, int argc, char **argv, int *i, struct fence_options *o,
+            struct err *err)
 {
     struct slice given, name = slice_split(slice_str(argv[*i]), '=', &given);
     for (size_t k = 0; k < ROW_COUNT; k++) {
@@ -190,7 +200,8 @@ find_resolvers(struct fence_plan *plan)
         line = slice_trim_ows(slice_split(rest, '\n', &rest));
         if (!slice_starts_with(line, "nameserver"))
             continue;
-        line = slice_trim_ows(slice_of(line.ptr + strlen("nameserver"), line.len - strlen("nameserver")));
+        line = slice_trim_ows(
+            slice_of(line.ptr + strlen("nameserver"), line.len - strlen("nameserver")));
         if (addr_parse(line, &plan->resolvers[plan->resolver_count]))
             plan->resolver_count++;
     }
@@ -205,7 +216,8 @@ has_device(const struct fence_plan *plan, const char *name)
     return false;
 }
 
-/* getifaddrs lists a device once an address family; AF_PACKET entries are there for devices without addresses. */
+/* getifaddrs lists a device once an address family; AF_PACKET entries are there for devices without
+ * addresses. */
 static int
 find_devices(struct fence_plan *plan, struct err *err)
 {
@@ -217,7 +229,8 @@ find_devices(struct fence_plan *plan, struct err *err)
         if (i->ifa_flags & IFF_LOOPBACK || has_device(plan, i->ifa_name))
             continue;
         if (!fence_device_is_plain(i->ifa_name))
-            result = err_run(err, "fence: an interface has a name that cannot stand in a rule; rename it");
+            result = err_run(
+                err, "fence: an interface has a name that cannot stand in a rule; rename it");
         else if (plan->device_count == FENCE_DEVICES_MAX)
             result = err_run(err, "fence: there are more than %d interfaces", FENCE_DEVICES_MAX);
         else
@@ -234,13 +247,15 @@ lay(struct fence_nft *n, const struct fence_plan *plan, struct err *err)
 {
     struct buf text;
     buf_init(&text, FENCE_TEXT_MAX);
-    int result = fence_rules_install(plan, &text) ? fence_nft_run(n, &text, err)
-                                                  : err_run(err, "fence: the rules are longer than %d bytes", FENCE_TEXT_MAX);
+    int result = fence_rules_install(plan, &text)
+                     ? fence_nft_run(n, &text, err)
+                     : err_run(err, "fence: the rules are longer than %d bytes", FENCE_TEXT_MAX);
     buf_done(&text);
     return result;
 }
 
-/* With the egress chain where the kernel has one. What there was of it must not survive a fence that comes without. */
+/* With the egress chain where the kernel has one. What there was of it must not survive a fence
+ * that comes without. */
 static int
 lay_best(struct fence_nft *n, struct fence_plan *plan, struct err *err)
 {
@@ -250,7 +265,8 @@ lay_best(struct fence_nft *n, struct fence_plan *plan, struct err *err)
     plan->device_count = 0;
     if (lay(n, plan, err) < 0)
         return -1;
-    fprintf(stderr, "sallyport: fence: no egress chain in this kernel (5.16 has it): frames of AF_PACKET sockets are not stopped "
+    fprintf(stderr, "sallyport: fence: no egress chain in this kernel (5.16 has it): frames of "
+                    "AF_PACKET sockets are not stopped "
                     "here; the workload must not have CAP_NET_RAW\n");
     return 0;
 }
@@ -267,8 +283,8 @@ install(struct fence_nft *n, struct fence_options *o, struct err *err)
     memcpy(plan->counts, now.counts, sizeof plan->counts);
     if (lay_best(n, plan, err) < 0)
         return -1;
-    printf("fence: %s; %zu interface%s with an egress chain\n", now.inet ? "replaced" : "installed", plan->device_count,
-           plan->device_count == 1 ? "" : "s");
+    printf("fence: %s; %zu interface%s with an egress chain\n", now.inet ? "replaced" : "installed",
+           plan->device_count, plan->device_count == 1 ? "" : "s");
     return 0;
 }
 
@@ -303,8 +319,8 @@ shown_counts(const struct fence_state *s)
     json_t *all = json_object();
     for (enum fence_counter c = 0; c < FENCE_COUNTERS; c++)
         json_object_set_new(all, fence_counter_name(c),
-                            json_pack("{s:I, s:I}", "packets", (json_int_t)s->counts[c].packets, "bytes",
-                                      (json_int_t)s->counts[c].bytes));
+                            json_pack("{s:I, s:I}", "packets", (json_int_t)s->counts[c].packets,
+                                      "bytes", (json_int_t)s->counts[c].bytes));
     return all;
 }
 
@@ -316,9 +332,10 @@ show_json(const struct fence_state *s)
         json_array_append_new(uids, json_integer(s->proxies[i]));
     for (size_t i = 0; i < s->device_count; i++)
         json_array_append_new(devices, json_string(s->devices[i]));
-    json_t *all = json_pack("{s:b, s:o, s:o, s:o, s:o}", "installed", s->inet && s->hooked, "may_leave", uids, "guard_uid",
-                            s->guarded ? json_integer(s->guard_uid) : json_null(), "egress_devices", devices, "refused",
-                            shown_counts(s));
+    json_t *all =
+        json_pack("{s:b, s:o, s:o, s:o, s:o}", "installed", s->inet && s->hooked, "may_leave", uids,
+                  "guard_uid", s->guarded ? json_integer(s->guard_uid) : json_null(),
+                  "egress_devices", devices, "refused", shown_counts(s));
     json_dumpf(all, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(all);
@@ -328,19 +345,22 @@ static void
 show_text(const struct fence_state *s)
 {
     if (!s->inet || !s->hooked) {
-        printf("fence: %s\n", s->inet || s->netdev ? "damaged: install it again" : "none in this network namespace");
+        printf("fence: %s\n", s->inet || s->netdev ? "damaged: install it again"
+                                                   : "none in this network namespace");
         return;
     }
     printf("may leave  uid");
     for (size_t i = 0; i < s->proxy_count; i++)
-        printf(" %u%s", s->proxies[i], s->guarded && s->proxies[i] == s->guard_uid ? " (guarded)" : "");
+        printf(" %u%s", s->proxies[i],
+               s->guarded && s->proxies[i] == s->guard_uid ? " (guarded)" : "");
     printf("\negress    ");
     for (size_t i = 0; i < s->device_count; i++)
         printf(" %s", s->devices[i]);
-    printf("%s\n\n%-10s%12s%14s\n", s->device_count ? "" : " no chain", "refused", "packets", "bytes");
+    printf("%s\n\n%-10s%12s%14s\n", s->device_count ? "" : " no chain", "refused", "packets",
+           "bytes");
     for (enum fence_counter c = 0; c < FENCE_COUNTERS; c++)
-        printf("%-10s%12llu%14llu\n", fence_counter_name(c), (unsigned long long)s->counts[c].packets,
-               (unsigned long long)s->counts[c].bytes);
+        printf("%-10s%12llu%14llu\n", fence_counter_name(c),
+               (unsigned long long)s->counts[c].packets, (unsigned long long)s->counts[c].bytes);
 }
 
 /* 1 when there is no fence: that is what a script asks. */
@@ -361,7 +381,8 @@ show(struct fence_nft *n, struct fence_options *o, struct err *err)
 
 static const struct verb {
     const char *name;
-    int (*fn)(struct fence_nft *n, struct fence_options *o, struct err *err); /* an exit status, or -1 with err */
+    int (*fn)(struct fence_nft *n, struct fence_options *o,
+              struct err *err); /* an exit status, or -1 with err */
 } verbs[] = {{"install", install}, {"show", show}, {"remove", lift}};
 
 static int
@@ -410,7 +431,8 @@ fence(int argc, char **argv, struct err *err)
     if (parse(verb->name, argc - 2, argv + 2, &o, err) < 0)
         return -1;
     if (verb->fn == install && o.plan.proxy_count == 0 && !o.plan.guarded)
-        return err_invalid(err, "fence install: --proxy-uid N is expected: the user that the proxy runs as");
+        return err_invalid(
+            err, "fence install: --proxy-uid N is expected: the user that the proxy runs as");
     return run_verb(verb, &o, err);
 }
 

@@ -1,17 +1,18 @@
-/* nftables through libnftables, and nowhere else. The library is loaded when a fence is asked for and not before: with what
- * it needs itself it costs milliseconds, which a launcher of sandboxes would pay at each start.
+/* nftables through libnftables, and nowhere else. The library is loaded when a fence is asked for
+ * and not before: with what it needs itself it costs milliseconds, which a launcher of sandboxes
+ * would pay at each start.
  *
  * Only text that fence_rules.c made is ever run; what the kernel says is read as JSON. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <jansson.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
 #include <nftables/libnftables.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netlink.h>
 
 #include "sallyport/base/json.h"
 #include "sallyport/base/mem.h"
@@ -38,7 +39,10 @@ struct fence_nft {
 static int
 load_symbols(struct fence_nft *n, struct err *err)
 {
-    const struct { const char *name; void **place; } symbols[] = {
+    const struct {
+        const char *name;
+        void **place;
+    } symbols[] = {
         {"nft_ctx_new", (void **)&n->ctx_new},
         {"nft_ctx_free", (void **)&n->ctx_free},
         {"nft_ctx_buffer_output", (void **)&n->buffer_output},
@@ -51,13 +55,16 @@ load_symbols(struct fence_nft *n, struct err *err)
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         *symbols[i].place = dlsym(n->library, symbols[i].name);
         if (!*symbols[i].place)
-            return err_run(err, "fence: " LIBRARY " has no %s; libnftables 0.9.8 or later is needed", symbols[i].name);
+            return err_run(err,
+                           "fence: " LIBRARY " has no %s; libnftables 0.9.8 or later is needed",
+                           symbols[i].name);
     }
     return 0;
 }
 
-/* Asks for the generation of the rules, which changes nothing: the answer is an acknowledgement or what stands in the way.
- * The library would end the process where it gets no netlink socket, and says less where a right is missing. */
+/* Asks for the generation of the rules, which changes nothing: the answer is an acknowledgement or
+ * what stands in the way. The library would end the process where it gets no netlink socket, and
+ * says less where a right is missing. */
 static int
 ask_generation(int fd)
 {
@@ -65,7 +72,9 @@ ask_generation(int fd)
         struct nlmsghdr head;
         struct nfgenmsg body;
     } ask = {
-        .head = {.nlmsg_len = sizeof ask, .nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, .nlmsg_flags = NLM_F_REQUEST},
+        .head = {.nlmsg_len = sizeof ask,
+                 .nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN,
+                 .nlmsg_flags = NLM_F_REQUEST},
         .body = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0},
     };
     union {
@@ -77,7 +86,8 @@ ask_generation(int fd)
     ssize_t got = recv(fd, &reply, sizeof reply, 0);
     if (got < (ssize_t)NLMSG_LENGTH(0))
         return got < 0 ? errno : EPROTO;
-    if (reply.head.nlmsg_type != NLMSG_ERROR || got < (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)))
+    if (reply.head.nlmsg_type != NLMSG_ERROR ||
+        got < (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)))
         return 0;
     return -((const struct nlmsgerr *)NLMSG_DATA(&reply.head))->error;
 }
@@ -106,7 +116,8 @@ fence_nft_open(struct fence_nft **ret, struct err *err)
     n->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!n->library) {
         fence_nft_close(n);
-        return err_run(err, "fence: " LIBRARY " cannot be loaded; install it (Debian: libnftables1)");
+        return err_run(err,
+                       "fence: " LIBRARY " cannot be loaded; install it (Debian: libnftables1)");
     }
     if (load_symbols(n, err) < 0) {
         fence_nft_close(n);
@@ -194,7 +205,8 @@ read_counter(const json_t *counter, struct fence_state *s)
         return;
     for (enum fence_counter c = 0; c < FENCE_COUNTERS; c++) {
         if (strcmp(name + 8, fence_counter_name(c)) == 0) {
-            s->counts[c].packets = (uint64_t)json_integer_value(json_object_get(counter, "packets"));
+            s->counts[c].packets =
+                (uint64_t)json_integer_value(json_object_get(counter, "packets"));
             s->counts[c].bytes = (uint64_t)json_integer_value(json_object_get(counter, "bytes"));
         }
     }
@@ -208,7 +220,8 @@ read_set(const json_t *set, struct fence_state *s)
     bool guarded = strcmp(text_of(set, "name"), "guarded") == 0;
     if (!guarded && strcmp(text_of(set, "name"), "proxies") != 0)
         return;
-    json_array_foreach(elements, i, e) {
+    json_array_foreach(elements, i, e)
+    {
         if (guarded) {
             s->guarded = true;
             s->guard_uid = (uint32_t)json_integer_value(e);
@@ -239,7 +252,8 @@ read_listing(struct fence_nft *n, const char *command, struct fence_state *s, st
     size_t i;
     if (!root)
         return -1;
-    json_array_foreach(json_object_get(root, "nftables"), i, item) {
+    json_array_foreach(json_object_get(root, "nftables"), i, item)
+    {
         if ((part = json_object_get(item, "table")))
             read_table(part, s);
         if ((part = json_object_get(item, "counter")))

@@ -1,8 +1,10 @@
-/* The text of the fence: two nftables tables, replaced as one transaction. Its users are judged by the owner of the sending
- * socket, which nobody can forge without a capability. What has no user (a connection's last packets after its close, the
- * kernel's own answers) leaves only for a flow that was let out before.
+/* The text of the fence: two nftables tables, replaced as one transaction. Its users are judged by
+ * the owner of the sending socket, which nobody can forge without a capability. What has no user (a
+ * connection's last packets after its close, the kernel's own answers) leaves only for a flow that
+ * was let out before.
  *
- * Pure text; numbers, addresses and device names come from a plan that was checked before, never from a packet. */
+ * Pure text; numbers, addresses and device names come from a plan that was checked before, never
+ * from a packet. */
 #include "sallyport/sandbox/fence_rules.h"
 
 #include <arpa/inet.h>
@@ -10,14 +12,17 @@
 
 #include "sallyport/base/special_ranges.h"
 
-/* No socket has this owner: it is what the kernel says for "none". `skuid != NOBODY` is "a user's socket, whosesoever". */
+/* No socket has this owner: it is what the kernel says for "none". `skuid != NOBODY` is "a user's
+ * socket, whosesoever". */
 #define NOBODY "4294967295"
-/* Ethernet, IPv6 and a TCP header with all the options it can have: a SYN-ACK without data is no longer. */
+/* Ethernet, IPv6 and a TCP header with all the options it can have: a SYN-ACK without data is no
+ * longer. */
 #define SYN_ACK_FRAME_MAX "114"
 
 static const char *const names[FENCE_COUNTERS] = {
-    [FENCE_TCP] = "tcp",     [FENCE_UDP] = "udp",     [FENCE_ICMP] = "icmp",       [FENCE_OTHER] = "other",
-    [FENCE_NAMES] = "names", [FENCE_GUARD] = "guard", [FENCE_FORWARD] = "forward", [FENCE_FRAMES] = "frames",
+    [FENCE_TCP] = "tcp",         [FENCE_UDP] = "udp",       [FENCE_ICMP] = "icmp",
+    [FENCE_OTHER] = "other",     [FENCE_NAMES] = "names",   [FENCE_GUARD] = "guard",
+    [FENCE_FORWARD] = "forward", [FENCE_FRAMES] = "frames",
 };
 
 const char *
@@ -40,13 +45,15 @@ fence_device_is_plain(const char *name)
 static void
 drop_table(struct buf *out, const char *family)
 {
-    buf_printf(out, "add table %s " FENCE_TABLE "\ndelete table %s " FENCE_TABLE "\n", family, family);
+    buf_printf(out, "add table %s " FENCE_TABLE "\ndelete table %s " FENCE_TABLE "\n", family,
+               family);
 }
 
 static void
 counter(struct buf *out, const struct fence_plan *plan, enum fence_counter c)
 {
-    buf_printf(out, "  counter refused_%s { packets %llu bytes %llu }\n", names[c], (unsigned long long)plan->counts[c].packets,
+    buf_printf(out, "  counter refused_%s { packets %llu bytes %llu }\n", names[c],
+               (unsigned long long)plan->counts[c].packets,
                (unsigned long long)plan->counts[c].bytes);
 }
 
@@ -111,10 +118,14 @@ static void
 forbidden4(struct buf *out)
 {
 #define ROW(base, bits, name) {base, bits},
-    static const struct { uint32_t base; uint8_t bits; } rows[] = {SPECIAL_RANGES_V4(ROW)};
+    static const struct {
+        uint32_t base;
+        uint8_t bits;
+    } rows[] = {SPECIAL_RANGES_V4(ROW)};
 #undef ROW
     bool any = false;
-    buf_append_str(out, "  set forbidden4 { type ipv4_addr; flags interval; auto-merge; elements = { ");
+    buf_append_str(out,
+                   "  set forbidden4 { type ipv4_addr; flags interval; auto-merge; elements = { ");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct addr a = address4(rows[i].base);
         element(out, &a, rows[i].bits, &any);
@@ -128,10 +139,14 @@ static void
 forbidden6(struct buf *out)
 {
 #define ROW(high, low, bits, name) {high, low, bits},
-    static const struct { uint64_t high, low; uint8_t bits; } rows[] = {SPECIAL_RANGES_V6(ROW)};
+    static const struct {
+        uint64_t high, low;
+        uint8_t bits;
+    } rows[] = {SPECIAL_RANGES_V6(ROW)};
 #undef ROW
     bool any = false;
-    buf_append_str(out, "  set forbidden6 { type ipv6_addr; flags interval; auto-merge; elements = { ");
+    buf_append_str(out,
+                   "  set forbidden6 { type ipv6_addr; flags interval; auto-merge; elements = { ");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct addr a = address6(rows[i].high, rows[i].low);
         if (rows[i].high >> 61 == 1)
@@ -158,7 +173,8 @@ answers(struct buf *out)
                    "  }\n");
 }
 
-/* The workers' own chain. What answers a client is a reply, wherever the client is; only what they open is judged. */
+/* The workers' own chain. What answers a client is a reply, wherever the client is; only what they
+ * open is judged. */
 static void
 guard_chain(struct buf *out, const struct fence_plan *plan)
 {
@@ -171,34 +187,37 @@ guard_chain(struct buf *out, const struct fence_plan *plan)
     }
     for (size_t i = 0; i < plan->open_count; i++) {
         addr_format(&plan->open[i].base, text);
-        buf_printf(out, "    %s daddr %s/%u return\n", plan->open[i].base.family == AF_INET ? "ip" : "ip6", text,
-                   plan->open[i].bits);
+        buf_printf(out, "    %s daddr %s/%u return\n",
+                   plan->open[i].base.family == AF_INET ? "ip" : "ip6", text, plan->open[i].bits);
     }
-    buf_append_str(out,
-                   "    ip daddr @forbidden4 counter name refused_guard goto answer\n"
-                   "    ip6 daddr @forbidden6 counter name refused_guard goto answer\n"
-                   "    ip6 daddr != 2000::/3 counter name refused_guard goto answer\n"
-                   "  }\n");
+    buf_append_str(out, "    ip daddr @forbidden4 counter name refused_guard goto answer\n"
+                        "    ip6 daddr @forbidden6 counter name refused_guard goto answer\n"
+                        "    ip6 daddr != 2000::/3 counter name refused_guard goto answer\n"
+                        "  }\n");
 }
 
-/* Before any address translation, where a resolver on loopback still has its port (a container engine moves its own by
- * translation), and after connection tracking, which says who began. */
+/* Before any address translation, where a resolver on loopback still has its port (a container
+ * engine moves its own by translation), and after connection tracking, which says who began. */
 static void
 asked_chain(struct buf *out, const struct fence_plan *plan)
 {
     if (plan->guarded)
         guard_chain(out, plan);
-    buf_append_str(out, "  chain asked {\n    type filter hook output priority mangle; policy accept;\n");
+    buf_append_str(
+        out, "  chain asked {\n    type filter hook output priority mangle; policy accept;\n");
     if (plan->guarded)
         buf_printf(out, "    meta skuid %u jump guard\n", plan->guard_uid);
     if (!plan->loopback_names)
-        buf_append_str(out, "    oif \"lo\" meta skuid != @proxies meta l4proto { tcp, udp } th dport { 53, 853 } "
-                            "counter name refused_names goto answer\n");
+        buf_append_str(
+            out,
+            "    oif \"lo\" meta skuid != @proxies meta l4proto { tcp, udp } th dport { 53, 853 } "
+            "counter name refused_names goto answer\n");
     buf_append_str(out, "  }\n");
 }
 
 /* After translation: what is judged is where the packet really goes.
- *  - a SYN-ACK comes from the listener, which root may have opened for workers of another user; it carries no data;
+ *  - a SYN-ACK comes from the listener, which root may have opened for workers of another user; it
+ * carries no data;
  *  - neighbour discovery is the kernel's, and without it IPv6 has no next hop. */
 static void
 output_chain(struct buf *out)
@@ -207,10 +226,12 @@ output_chain(struct buf *out)
                         "    type filter hook output priority filter; policy drop;\n"
                         "    oif \"lo\" accept\n"
                         "    meta skuid @proxies accept\n"
-                        "    meta skuid 0 ct direction reply tcp flags & (fin | syn | rst | ack) == syn | ack accept\n"
+                        "    meta skuid 0 ct direction reply tcp flags & (fin | syn | rst | ack) "
+                        "== syn | ack accept\n"
                         "    meta skuid != " NOBODY " goto refuse\n"
                         "    ct state established,related accept\n"
-                        "    icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept\n"
+                        "    icmpv6 type { nd-router-solicit, nd-neighbor-solicit, "
+                        "nd-neighbor-advert } ip6 hoplimit 255 accept\n"
                         "    goto refuse\n"
                         "  }\n");
 }
@@ -225,7 +246,8 @@ inet_table(struct buf *out, const struct fence_plan *plan)
     uids(out, plan);
     buf_append_str(out, " }\n");
     if (plan->guarded) {
-        buf_printf(out, "  set guarded { typeof meta skuid; elements = { %u } }\n", plan->guard_uid);
+        buf_printf(out, "  set guarded { typeof meta skuid; elements = { %u } }\n",
+                   plan->guard_uid);
         forbidden4(out);
         forbidden6(out);
     }
@@ -240,9 +262,10 @@ inet_table(struct buf *out, const struct fence_plan *plan)
     buf_append_str(out, "}\n");
 }
 
-/* A frame of an AF_PACKET socket passes no output hook. Nothing can be answered here; it is dropped. What the kernel sends
- * by itself (ARP, the end of a closed connection) has no user and passes. A base chain a device, which its name
- * holds: some versions leave the device of an egress chain out of their listings. */
+/* A frame of an AF_PACKET socket passes no output hook. Nothing can be answered here; it is
+ * dropped. What the kernel sends by itself (ARP, the end of a closed connection) has no user and
+ * passes. A base chain a device, which its name holds: some versions leave the device of an egress
+ * chain out of their listings. */
 static void
 netdev_table(struct buf *out, const struct fence_plan *plan)
 {
@@ -256,8 +279,12 @@ netdev_table(struct buf *out, const struct fence_plan *plan)
                         "    meta skuid != " NOBODY " counter name refused_frames drop\n"
                         "  }\n");
     for (size_t i = 0; i < plan->device_count; i++)
-        buf_printf(out, "  chain " FENCE_EGRESS "%s {\n    type filter hook egress device \"%s\" priority filter; policy accept;\n"
-                        "    goto frames\n  }\n", plan->devices[i], plan->devices[i]);
+        buf_printf(
+            out,
+            "  chain " FENCE_EGRESS
+            "%s {\n    type filter hook egress device \"%s\" priority filter; policy accept;\n"
+            "    goto frames\n  }\n",
+            plan->devices[i], plan->devices[i]);
     buf_append_str(out, "}\n");
 }
 

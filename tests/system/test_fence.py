@@ -43,8 +43,8 @@ def skip_all(why):
 
 if not netns.privileged():
     skip_all("only one user exists here; the fence tells users apart")
-status, _, complaint = fence("show")
-if status == 3:
+status, _, complaint = fence("show")  # a kernel without nftables is a reason to skip, a binary that is missing is none
+if status == 3 and "not installed" not in complaint:
     skip_all(complaint.strip())
 try:
     WORLD = pod.World()
