@@ -150,6 +150,25 @@ sockets_close(struct sockets *s)
     *s = (struct sockets){0};
 }
 
+/* Sockets of a sandbox's network namespace are at addresses of that namespace, not of this host. */
+static bool
+is_of_this_network(int fd)
+{
+#ifdef SO_NETNS_COOKIE
+    uint64_t theirs = 0, ours = 0;
+    socklen_t len = sizeof theirs;
+    int here = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool known = here >= 0 && getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &theirs, &len) == 0 &&
+                 getsockopt(here, SOL_SOCKET, SO_NETNS_COOKIE, &ours, &len) == 0;
+    if (here >= 0)
+        close(here);
+    return !known || theirs == ours;
+#else
+    (void)fd;
+    return true;
+#endif
+}
+
 char *
 sockets_text(const struct sockets *s)
 {
@@ -157,6 +176,8 @@ sockets_text(const struct sockets *s)
     for (size_t i = 0; i < s->count; i++) {
         char one[SOCKADDR_TEXT_SIZE];
         if (s->rows[i].address.ss_family != AF_INET && s->rows[i].address.ss_family != AF_INET6)
+            continue;
+        if (s->rows[i].shared && !is_of_this_network(s->rows[i].fds[0]))
             continue;
         sockaddr_format((const struct sockaddr *)&s->rows[i].address, one);
         char *more = mem_printf("%s%s\n", text, one);
