@@ -79,16 +79,21 @@ is_method_override(struct slice name)
     return name_in(name, names, COUNT(names));
 }
 
-static bool
-passes_request(const struct head *head, struct slice name, const struct forward_options *o)
+bool
+fields_pass_request(struct slice name, bool drop_method_override)
 {
     /* Trailers of requests are dropped, so announcing them would be untrue. */
     static const char *const names[] = {"Host", "Expect", "Trailer"};
     if (is_per_hop(name) || name_in(name, names, COUNT(names)))
         return false;
-    if (o->drop_method_override && is_method_override(name))
-        return false;
-    return is_protected(name) || !is_nominated(head, name);
+    return !drop_method_override || !is_method_override(name);
+}
+
+static bool
+passes_request(const struct head *head, struct slice name, const struct forward_options *o)
+{
+    return fields_pass_request(name, o->drop_method_override) &&
+           (is_protected(name) || !is_nominated(head, name));
 }
 
 bool

@@ -400,7 +400,8 @@ on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
     (void)ng;
     if (!stream)
         return 0;
-    if (is_live(stream))
+    /* Also after a fault: the owner must not hold what is freed here. */
+    if (stream->told && !stream->reset_by_owner)
         s->on.on_closed(s->owner, stream,
                         stream->not_sent && s->role == H2_CLIENT ? H2_REFUSED_STREAM : code);
     h2_stream_free(stream);

@@ -237,6 +237,8 @@ maybe_grow(struct h2_stream *stream)
 void
 h2_stream_consume(struct h2_stream *stream, size_t n)
 {
+    if (stream->discard) /* given back already */
+        return;
     assert(n <= stream->held);
     stream->held -= n;
     stream->passed += n;

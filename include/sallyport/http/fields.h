@@ -27,6 +27,9 @@ bool fields_write_request(struct buf *out, const struct head *head, const struct
  * also for a 407: the client would take it for ours and send its token again, to whoever asked. */
 bool fields_write_response(struct buf *out, const struct head *head, const struct forward_options *o);
 
+/* May a field of this name pass from a request to the upstream, Connection aside? Not: hop-by-hop fields, Proxy-*, Host,
+ * Expect, Trailer; framing and Via are the writer's and no either. */
+bool fields_pass_request(struct slice name, bool drop_method_override);
 /* May a field of this name pass from a response to the client, Connection aside? Not: hop-by-hop fields, Proxy-*,
  * Alt-Svc, and the x-deny-reason that only the proxy itself may say. Framing and Via are the writer's and no either. */
 bool fields_pass_response(struct slice name);
