@@ -5,11 +5,13 @@
 
 #include "sallyport/base/encoding.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/proxy/inspect_h2.h"
 #include "sallyport/proxy/keeperlink.h"
 #include "sallyport/proxy/parent.h"
 #include "sallyport/proxy/tunnel.h"
 
 #define HTTP11 "http/1.1"
+#define HTTP2 "h2"
 #define FACTS_MAX 1024
 
 struct inspection {
@@ -17,6 +19,7 @@ struct inspection {
     struct loop *loop;
     struct stream *client;       /* ours until the client side has its TLS */
     struct client *inner;        /* the connection inside; then the stream is its own */
+    struct inspect_h2 *h2;       /* likewise, where HTTP/2 is spoken; it has the upstream's too */
     struct buf out;              /* the 200 on its way */
     struct buf first;            /* the client's first flight: the hello */
     struct hello hello;
@@ -65,6 +68,7 @@ inspect_free(struct inspection *i)
     leaf_unref(steal(&i->leaf));
     if (i->inner)
         client_close(steal(&i->inner));
+    inspect_h2_free(steal(&i->h2));
     stream_free(steal(&i->client));
     stream_free(steal(&i->upstream));
     loop_free_later(i->loop, i, free_memory);
@@ -174,12 +178,32 @@ begin_requests(struct inspection *i)
 {
     exchange_enter(i->x, EXCHANGE_SERVING);
     add_fact(&i->facts, "tls_client", SSL_get_version(stream_tls(i->client)));
+    if (strcmp(i->alpn, HTTP2) == 0) {
+        i->h2 = inspect_h2_new(i, steal(&i->client), steal(&i->upstream));
+        return;
+    }
     i->inner = client_new_inside(i, i->x, steal(&i->client));
     if (i->upstream)
         inspect_return(i, steal(&i->upstream));
 }
 
 /* ---- the upstream's side ---- */
+
+static bool
+offers(const struct inspection *i, const char *protocol)
+{
+    for (size_t k = 0; k < i->hello.alpn_count; k++)
+        if (strcmp(i->hello.alpn[k], protocol) == 0)
+            return true;
+    return false;
+}
+
+/* There is no upstream to go by: what the client understands. */
+static void
+choose_alpn(struct inspection *i)
+{
+    snprintf(i->alpn, sizeof i->alpn, "%s", offers(i, HTTP11) ? HTTP11 : offers(i, HTTP2) ? HTTP2 : "");
+}
 
 /* No request can be served: each will hear why. */
 static void
@@ -188,7 +212,7 @@ mark_fault(struct inspection *i, enum reason reason, const char *detail)
     i->fault = reason;
     snprintf(i->detail, sizeof i->detail, "%s", detail ? detail : "");
     stream_free(steal(&i->upstream));
-    snprintf(i->alpn, sizeof i->alpn, "%s", i->hello.alpn_count ? HTTP11 : "");
+    choose_alpn(i);
     get_leaf(i);
 }
 
@@ -206,7 +230,7 @@ offered(const struct inspection *i, char (*ret)[UPSTREAM_ALPN_SIZE])
 {
     size_t n = 0;
     for (size_t k = 0; k < i->hello.alpn_count; k++)
-        if (strcmp(i->hello.alpn[k], HTTP11) == 0)
+        if (strcmp(i->hello.alpn[k], HTTP11) == 0 || strcmp(i->hello.alpn[k], HTTP2) == 0)
             snprintf(ret[n++], UPSTREAM_ALPN_SIZE, "%s", i->hello.alpn[k]);
     return n;
 }
@@ -298,7 +322,7 @@ take_hello(struct inspection *i)
     }
     stream_want(i->client, false, false);
     if (i->denied != REASON_OK) {
-        snprintf(i->alpn, sizeof i->alpn, "%s", i->hello.alpn_count ? HTTP11 : "");
+        choose_alpn(i);
         get_leaf(i);
     } else {
         stream_set_deadline(i->client, 0);

@@ -65,7 +65,7 @@ static void
 cut(struct exchange *x, enum reason reason, const char *cause)
 {
     x->reason = reason;
-    if (x->client)
+    if (x->client || x->call)
         exchange_fail(x, reason, NULL);
     else
         exchange_finish(x, cause);
@@ -101,4 +101,6 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
         exchange_finish(x, "idle_timeout");
     else if (x->forward && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
         forward_idle(x->forward);
+    else if (x->call && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
+        exchange_fail(x, REASON_UPSTREAM_TIMEOUT, NULL);
 }

@@ -9,6 +9,7 @@ struct slice target_of_unread(struct slice head);
 enum reason read_request(struct exchange *x, struct slice head);   /* bytes -> x->head, x->kind */
 enum reason make_out_target(struct exchange *x);                   /* -> x->target, x->path; holds Host to it */
 enum reason make_out_inner_target(struct exchange *x);             /* the same inside an inspected tunnel */
+enum reason read_call(struct exchange *x, const struct h2_head *head); /* the same from a block of HTTP/2 -> x->head, x->path */
 enum reason decide(struct exchange *x);                            /* the policy's verdict -> x->verdict, x->inspect */
 enum reason admit(struct exchange *x);                             /* records, budgets, draining */
 
