@@ -1,0 +1,432 @@
+#!/usr/bin/env python3
+"""Inspection of HTTP/2: curl, Node and h2load through a real gate to nginx, Node and nghttpd; frames by hand for what no client sends."""
+import json
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from harness import netns
+netns.enter()
+from harness import cases
+from harness import gate as gates
+from harness.cases import Skip, case, equal, expect
+from harness.pki import Authority
+
+FOLDER = tempfile.mkdtemp(prefix="sallyport-h2-")
+os.chmod(FOLDER, 0o755)
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "harness")
+CA = Authority(FOLDER)
+HOST, RULED, OTHER, LOADED, BAD = "h2.shop.example", "ruled.shop.example", "other.shop.example", "load.shop.example", "bad.shop.example"
+ORIGIN, BAD_ORIGIN = "127.0.9.50", "127.0.9.51"
+RULES = [{"id": "read", "host": RULED, "methods": ["GET"], "path": "^/(index|echo)", "action": "allow"}, {"id": "no-more", "host": RULED, "action": "deny"}]
+
+
+# ---- the world
+
+def tool(name):
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if not found:
+        raise Skip(f"{name} is not installed")
+    return found
+
+
+class NodeOrigin:
+    def __init__(self, address, certificate):
+        self.log = os.path.join(FOLDER, f"origin-{address}.log")
+        out = open(self.log, "w")
+        self.process = subprocess.Popen([tool("node"), os.path.join(HERE, "h2origin.js"), address, "443", *certificate], stdout=out,
+                                        preexec_fn=netns.die_with_parent)
+        cases.eventually(lambda: "ready" in self.lines(), "the origin answers", 10)
+
+    def lines(self):
+        with open(self.log) as f:
+            return f.read().splitlines()
+
+    def requests(self, path):
+        return [l for l in self.lines() if l.split(" ")[1:2] == [path]]
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def start_gate(policy=None, **inspect):
+    if not os.path.exists(os.path.join(FOLDER, "ca")):
+        gates.run("ca", "init", "--dir", os.path.join(FOLDER, "ca"))
+    hosts = {HOST: [ORIGIN], RULED: [ORIGIN], OTHER: [ORIGIN], BAD: [BAD_ORIGIN], LOADED: [netns.OTHER_ORIGIN]}
+    config = {"inspect": {"mode": "all", "ca": os.path.join(FOLDER, "ca"), **inspect},
+              "upstream": {"hosts": hosts, "ca_file": CA.path, "allow_addresses": ["127.0.9.0/24"]}}
+    document = gates.limited(HOST, RULED, OTHER, BAD, LOADED, rules=RULES, inspect={"mode": "all"}, **(policy or {}))
+    return gates.Gate({"default": document}, config).start()
+
+
+def node(test, *args, host=HOST, sub=None):
+    p = subprocess.run([tool("node"), os.path.join(HERE, "h2client.js"), gate.address[0], str(gate.address[1]), gate.credential(sub or test),
+                        os.path.join(FOLDER, "ca/ca.pem"), host, test, *args], capture_output=True, text=True, timeout=60)
+    expect(p.returncode == 0 and p.stdout, f"node {test}: {p.stderr[-500:]}")
+    return json.loads(p.stdout)
+
+
+def curl(*args, sub="curl"):
+    p = subprocess.run([tool("curl"), "-sS", "--cacert", os.path.join(FOLDER, "ca/ca.pem"), "-x", gate.proxy_url(sub), *args], capture_output=True,
+                       text=True, timeout=60, env={"PATH": os.environ["PATH"], "HOME": FOLDER})
+    return p.stdout + p.stderr
+
+
+# ---- frames by hand
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def block(*fields):
+    out = b""
+    for name, value in fields:
+        n, v = name.encode("latin1"), value.encode("latin1")
+        out += b"\0" + bytes([len(n)]) + n + bytes([len(v)]) + v
+    return out
+
+
+def request(authority=HOST, path="/index.html", method="GET", scheme="https", *more):
+    return block((":method", method), (":scheme", scheme), (":authority", authority), (":path", path), *more)
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
+
+
+class Raw:
+    """One HTTP/2 connection inside a tunnel, from the client's preface on."""
+
+    def __init__(self, sub, host=HOST):
+        s = socket.create_connection(gate.address, 10)
+        s.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\nProxy-Authorization: {gate.credential(sub)}\r\n\r\n".encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += s.recv(1)
+        expect(head.startswith(b"HTTP/1.1 200"), head)
+        context = ssl.create_default_context(cafile=os.path.join(FOLDER, "ca/ca.pem"))
+        context.set_alpn_protocols(["h2"])
+        self.tls = context.wrap_socket(s, server_hostname=host)
+        equal(self.tls.selected_alpn_protocol(), "h2", "ALPN")
+        self.tls.settimeout(10)
+        self.tls.sendall(PREFACE)
+        self.data = b""
+
+    def send(self, data):
+        try:
+            self.tls.sendall(data)
+        except OSError:
+            pass
+
+    def frames(self, until):
+        """All frames up to the first that `until` accepts, or to the end."""
+        got = []
+        while True:
+            while len(self.data) >= 9 and len(self.data) >= 9 + int.from_bytes(self.data[:3], "big"):
+                n = int.from_bytes(self.data[:3], "big")
+                f = (self.data[3], self.data[4], int.from_bytes(self.data[5:9], "big") & 0x7FFFFFFF, self.data[9:9 + n])
+                self.data = self.data[9 + n:]
+                got.append(f)
+                if until(f):
+                    return got
+            try:
+                more = self.tls.recv(65536)
+            except (OSError, ssl.SSLError):
+                more = b""
+            if not more:
+                return got
+            self.data += more
+
+    def close(self):
+        self.tls.close()
+
+
+def outcome(payload, stream=1, sub="raw"):
+    """What becomes of one request: ("body", bytes of it) or ("reset", code) or ("goaway", code)."""
+    raw = Raw(sub)
+    raw.send(frame(1, 5, stream, payload))
+    body = b""
+    for kind, flags, sid, data in raw.frames(lambda f: f[0] in (3, 7) or (f[2] == stream and f[0] in (0, 1) and f[1] & 1)):
+        if kind == 3:
+            return "reset", int.from_bytes(data, "big")
+        if kind == 7:
+            return "goaway", int.from_bytes(data[4:8], "big")
+        if kind == 0:
+            body += data
+    raw.close()
+    return "body", body
+
+
+# ---- what is allowed
+
+@case
+def a_page_by_curl():
+    out = curl("-v", "--http2", f"https://{HOST}/index.html")
+    expect("hello from h2" in out and "HTTP/2 200" in out, out[-600:])
+    expect("alt-svc" not in out, "Alt-Svc would lead round the gate")
+    tunnel, inner = gate.record("decision", entry="connect", sandbox="curl"), gate.record("decision", entry="inspected", sandbox="curl")
+    equal((inner["parent"], inner["method"], inner["path"], inner["decision"]), (tunnel["id"], "GET", "/index.html", "allow"), "the request's record")
+    equal(gate.record("close", id=inner["id"])["status"], 200, "status")
+    equal(gate.record("close", id=tunnel["id"])["alpn"], "h2", "ALPN in the record")
+
+
+@case
+def many_streams_by_curl():
+    out = curl("-Z", "--http2", *[f"https://{HOST}/index.html?n={n}" for n in range(30)], sub="parallel")
+    equal(out.count("hello from h2"), 30, "pages")
+    cases.eventually(lambda: len(gate.records("close", sandbox="parallel")) == 30 + len(gate.records("decision", entry="connect", sandbox="parallel")),
+                     "each request and each tunnel closed once", 10)
+
+
+@case
+def a_page_by_node():
+    r = node("get")
+    equal((r["status"], r["text"]), (200, "hello from h2\n"), "the page")
+    expect(r["headers"]["via"] == "2 sallyport", r["headers"])
+    equal(origin.requests("/index.html")[-1].split(" ")[2:], [HOST, "2", "sallyport", "DELETE"], "what the origin saw")
+
+
+@case
+def grpc_unary_and_streaming():
+    equal(node("grpc"), [True] * 50, "unary calls with bodies and trailers both ways")
+    r = node("bidi")
+    equal((r["status"], r["bytes"], r["trailers"]["grpc-status"]), (200, 100, "0"), "a stream of messages")
+    r = node("unimplemented")
+    equal((r["status"], r["headers"]["grpc-status"], r["code"]), (200, "12", 0), "an answer of trailers alone")
+
+
+@case
+def interim_answers_pass():
+    r = node("hints")
+    equal((r["hints"], r["status"], r["text"]), (1, 200, "hinted"), "103 and 200")
+
+
+@case
+def large_bodies_both_ways():
+    r = node("upload")
+    equal((r["bytes"], r["trailers"]["x-bytes"]), (20 << 20, str(20 << 20)), "20 MiB up and down")
+    cases.eventually(lambda: any(c["bytes_up"] >= 20 << 20 and c["bytes_down"] >= 20 << 20 for c in gate.records("close", sandbox="upload")), "counted")
+
+
+@case
+def a_slow_stream_does_not_hold_its_neighbours():
+    equal(node("slow"), [400 * 65536] * 3, "three large answers beside one that is not read")
+
+
+@case
+def resets_and_goaway_pass_through():
+    refused, half, after = node("refused")
+    equal((refused["code"], half["code"], half["text"], after["status"]), (7, 2, "half", 200), "codes of the origin")
+    equal(node("cancel")["code"], 8, "cancelled")
+    cases.eventually(lambda: "hang closed 8" in origin.lines(), "the origin sees the client's reset")
+    r, said = node("goaway")
+    equal((r["status"], r["text"], said), (200, "last", True), "GOAWAY")
+
+
+@case
+def an_answer_before_the_request_has_ended():
+    r = node("early")
+    equal((r["status"], r["text"]), (413, "too much"), "413")
+
+
+@case
+def an_upstream_that_vanishes_is_reported():
+    r = node("vanish")
+    equal((r.get("status"), r["headers"]["x-deny-reason"]), (502, "upstream_closed"), "502")
+    equal(node("407")["status"], 502, "a 407 of the origin never reaches the client")
+
+
+# ---- what is refused
+
+@case
+def rules_judge_streams():
+    equal(node("path", "/index.html", host=RULED, sub="ruled")["status"], 200, "allowed")
+    r = node("path", "/private", host=RULED, sub="ruled")
+    equal((r["status"], r["headers"]["x-deny-reason"], r["headers"]["content-type"]), (403, "path_not_allowed", "application/problem+json"), "refused")
+    equal(json.loads(r["text"])["reason"], "path_not_allowed", "the body says why")
+    equal(node("path", "/index/../private", host=RULED, sub="ruled")["status"], 403, "dot segments")
+    equal(node("path", "/echo", "POST", host=RULED, sub="ruled")["headers"]["x-deny-reason"], "method_not_allowed", "method")
+    expect(not origin.requests("/private"), "the origin saw none of it")
+    gate.record("decision", entry="inspected", host=RULED, path="/private", decision="deny", reason="path_not_allowed")
+
+
+@case
+def fronting_and_nonsense_are_refused():
+    before = len(origin.lines())
+    for payload, reason in ((request(OTHER), b"host_mismatch"), (request("evil.example"), b"host_mismatch"), (request(HOST + ":444"), b"host_mismatch"),
+                            (request(scheme="http"), b"request_malformed"), (request("%41"), b"request_malformed"),
+                            (request(path="/%zz"), b"request_malformed"), (request(method="TRACE"), b"method_not_allowed"),
+                            (request(method="BREW"), b"method_not_allowed"), (block((":method", "CONNECT"), (":authority", HOST + ":443")), b"request_malformed")):
+        kind, body = outcome(payload, sub="fronting")
+        expect(kind == "body" and b'"reason":"%s"' % reason in body.replace(b": ", b":"), f"{reason}: {kind} {body}")
+    equal(gate.record("decision", entry="inspected", sandbox="fronting", reason="host_mismatch")["decision"], "deny", "the record")
+    for payload in (request() + block(("host", OTHER)), request() + block(("connection", "close")), request() + block(("X-A", "1")), request() + block(("a", "x\r\ny")),
+                    request() + block(("transfer-encoding", "chunked")), request(path="/ HTTP/1.1"),
+                    block((":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":authority", HOST), (":path", "/"))):
+        equal(outcome(payload, sub="malformed"), ("reset", 1), payload)
+    expect(gate.record("decision", entry="inspected", sandbox="malformed")["reason"] == "request_malformed", "recorded")
+    equal(len(origin.lines()), before, "requests that reached the origin")
+
+
+@case
+def prior_knowledge_is_refused():
+    out = curl("-v", "--http2-prior-knowledge", "-p", f"http://{HOST}:443/index.html", sub="prior")
+    expect("hello" not in out, out[-300:])
+    gate.record("close", sandbox="prior", reason="not_tls")
+
+
+@case
+def rapid_reset_ends_the_connection():
+    before = len(origin.requests("/hang"))
+    raw = Raw("rapid")
+    payload = request(path="/hang")
+    for n in range(20):
+        raw.send(b"".join(frame(1, 5, 1 + 2 * i, payload) + frame(3, 0, 1 + 2 * i, struct.pack(">I", 8)) for i in range(n * 50, n * 50 + 50)))
+    last = [f for f in raw.frames(lambda f: f[0] == 7) if f[0] == 7]
+    expect(last and int.from_bytes(last[0][3][4:8], "big") == 11, f"no GOAWAY ENHANCE_YOUR_CALM: {last}")
+    expect(len(origin.requests("/hang")) - before <= 128, "requests that reached the origin")
+    cases.eventually(lambda: gate.records("close", sandbox="rapid", cause="protocol_error"), "the tunnel's record")
+
+
+@case
+def a_bad_upstream_is_reported_to_each_stream():
+    r = node("path", "/index.html", host=BAD, sub="bad")
+    expect(r.get("failed") == "ALPN http/1.1" or r.get("headers", {}).get("x-deny-reason") == "upstream_tls", r)
+    raw = Raw("bad-h2", host=BAD)
+    raw.send(frame(1, 5, 1, request(BAD)))
+    body = b"".join(f[3] for f in raw.frames(lambda f: f[0] == 0 and f[1] & 1) if f[0] == 0)
+    expect(b"upstream_tls" in body, body)
+    equal([l for l in bad.lines() if l != "ready"], [], "requests that reached it")
+
+
+@case
+def limits_of_the_policy_hold():
+    global gate
+    outer = gate
+    gate = start_gate(policy={"limits": {"requests_per_minute": 10}})
+    try:
+        raw = Raw("limited")
+        raw.send(b"".join(frame(1, 5, 1 + 2 * n, request()) for n in range(20)))
+        ended = []
+        got = raw.frames(lambda f: f[0] == 0 and f[1] & 1 and (ended.append(f) or len(ended) == 20))
+        refused = [f for f in got if f[0] == 0 and b'"limit_requests"' in f[3]]
+        equal(len(refused), 11, "refused of 20, when CONNECT was the first of 10")
+    finally:
+        gate.stop()
+        gate.cleanup()
+        gate = outer
+
+
+# ---- load
+
+class Connector(threading.Thread):
+    """For clients that know no proxy: a port that leads through the gate's CONNECT to one host."""
+
+    def __init__(self, host, sub):
+        super().__init__(daemon=True)
+        self.head = f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\nProxy-Authorization: {gate.credential(sub)}\r\n\r\n".encode()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+
+    def serve(self, s):
+        up = socket.create_connection(gate.address)
+        up.sendall(self.head)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += up.recv(1)
+        other = threading.Thread(target=self.copy, args=(s, up), daemon=True)
+        other.start()
+        self.copy(up, s)
+
+    def copy(self, a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+@case
+def load_of_100_streams_on_16_connections():
+    h2load, server = tool("h2load"), tool("nghttpd")
+    www = os.path.join(FOLDER, "www")
+    os.makedirs(www, exist_ok=True)
+    with open(os.path.join(www, "page"), "w") as f:
+        f.write("x" * 2000)
+    certificate = CA.leaf(LOADED, file="load")
+    process = subprocess.Popen([server, "-a", netns.OTHER_ORIGIN, "-d", www, "443", certificate[1], certificate[0]], stdout=subprocess.DEVNULL,
+                               preexec_fn=netns.die_with_parent)
+    try:
+        time.sleep(0.5)
+        connector = Connector(LOADED, "load")
+        p = subprocess.run([h2load, "-n", "8000", "-c", "16", "-m", "100", f"--connect-to=127.0.0.1:{connector.port}", f"https://{LOADED}/page"],
+                           capture_output=True, text=True, timeout=120)
+        line = next((l for l in p.stdout.splitlines() if l.startswith("requests:")), p.stdout + p.stderr)
+        expect("8000 succeeded, 0 failed, 0 errored" in line, line)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@case
+def a_slow_reader_holds_its_windows_and_no_more():
+    pid = max((p for p in gate.children() if "worker" in gate.command_line(p)), key=lambda p: p)
+    raws = []
+
+    def resident():
+        with open(f"/proc/{pid}/statm") as f:
+            return int(f.read().split()[1]) * 4096
+    before = resident()
+    for n in range(4):
+        raw = Raw(f"slow{n}")
+        raw.send(frame(4, 0, 0, struct.pack(">HI", 4, 65535)) + frame(8, 0, 0, struct.pack(">I", 1 << 24)))
+        for i in range(10):
+            raw.send(frame(1, 5, 1 + 2 * i, request(path="/big")))
+        raws.append(raw)
+    time.sleep(3)
+    grown = resident() - before
+    expect(grown < 64 << 20, f"{grown} bytes for 40 streams of 26 MB that nobody reads")
+    for raw in raws:
+        raw.close()
+
+
+@case
+def the_gate_ends_well():
+    gate.stop()
+
+
+def clean_up():
+    gate.stop(check=False)
+    gate.cleanup()
+    origin.stop()
+    bad.stop()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    try:
+        origin = NodeOrigin(ORIGIN, CA.leaf(HOST, RULED, OTHER, file="h2"))
+        bad = NodeOrigin(BAD_ORIGIN, CA.leaf("wrong.shop.example", file="h2bad"))
+    except Skip as e:
+        print(f"SKIP inspection of HTTP/2: {e}")
+        sys.exit(0)
+    gate = start_gate()
+    cases.at_end(clean_up)
+    cases.main()
