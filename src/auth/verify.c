@@ -140,6 +140,17 @@ verifier_recheck(const struct verifier *v, const struct identity *id,
     return binding_holds(id, from) ? REASON_OK : REASON_TOKEN_BINDING;
 }
 
+bool
+verifier_knows(struct verifier *v, struct slice token)
+{
+    unsigned char digest[SHA256_SIZE], signature[SHA256_SIZE];
+    struct slice signature_text;
+    if (!token_digest(token, digest, &signature_text))
+        return false;
+    sha256(signature_text, signature);
+    return look_up(v, digest, signature) != NULL;
+}
+
 enum reason
 verifier_check(struct verifier *v, struct slice token, const struct presentation *from,
                int64_t now_s, struct identity **ret, bool *ret_cached)

@@ -24,6 +24,7 @@
 #define RAW_TARGET_MAX 1024 /* of a head that cannot be parsed, for its record */
 /* How many bytes upstream are counted before they are taken from the shared budget: one atomic add a burst. */
 #define BUDGET_STEP 65536
+#define BUDGET_PARTS 64
 
 static void find_addresses(struct exchange *x);
 static void judge(struct exchange *x, const struct addr *answers, size_t count);
@@ -115,6 +116,7 @@ free_memory(void *ptr)
     struct exchange *x = ptr;
     arena_free(x->arena);
     identity_unref(x->identity);
+    policy_unref((struct policy *)(uintptr_t)x->policy);
     snapshot_unref(x->snapshot);
     free(x->sni);
     free(x);
@@ -376,7 +378,7 @@ exchange_start_transparent(struct client *c, const struct target *target, enum r
     }
     enum reason r = identify_by_listener(x, slice_of(NULL, 0), loop_wall_us(x->proxy->loop) / 1000000);
     if (r == REASON_OK)
-        r = snapshot_policy(x->snapshot, x->identity, &x->policy);
+        r = identify_policy(x);
     if (r == REASON_OK)
         r = reason;
     if (r == REASON_OK)
@@ -678,9 +680,11 @@ exchange_count(struct exchange *x, uint64_t up, uint64_t down)
     x->active_ms = loop_now_ms(x->proxy->loop);
     if (x->inside)
         inspect_count(x->inside, up, down);
-    if (x->unspent_up < BUDGET_STEP)
-        return true;
+    /* A small budget is looked at more often: what passes over it stays a small part of it. */
     struct budget_limits limits = exchange_limits(x);
+    uint64_t step = limits.bytes_up && limits.bytes_up / BUDGET_PARTS < BUDGET_STEP ? (uint64_t)limits.bytes_up / BUDGET_PARTS : BUDGET_STEP;
+    if (x->unspent_up < step || x->unspent_up == 0)
+        return true;
     uint64_t n = x->unspent_up;
     x->unspent_up = 0;
     shared_add(x->proxy->shared, COUNTER_BYTES_UP, n);

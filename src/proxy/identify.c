@@ -36,12 +36,23 @@ identify_by_credential(struct exchange *x, struct slice token, int64_t now_s)
 {
     struct shared *shared = x->proxy->shared;
     bool cached = false;
-    if (shared_failed_tokens_limited(shared, client_ip(x), now_s))
+    /* Many sandboxes may share an address: those whose token is known are not held up by somebody who guesses. */
+    if (shared_failed_tokens_limited(shared, client_ip(x), now_s) && !verifier_knows(snapshot_verifier(x->snapshot), token))
         return REASON_LIMIT_REQUESTS;
     enum reason r = verifier_check(snapshot_verifier(x->snapshot), token, &x->from, now_s, &x->identity, &cached);
     if (r == REASON_TOKEN_SIGNATURE)
         shared_note_failed_token(shared, client_ip(x), now_s);
     shared_add(shared, r != REASON_OK ? COUNTER_TOKENS_FAILED : cached ? COUNTER_TOKENS_CACHED : COUNTER_TOKENS_VERIFIED, 1);
+    return r;
+}
+
+enum reason
+identify_policy(struct exchange *x)
+{
+    const struct policy *p = NULL;
+    enum reason r = snapshot_policy(x->snapshot, x->identity, &p);
+    if (r == REASON_OK)
+        x->policy = policy_ref((struct policy *)(uintptr_t)p);
     return r;
 }
 
@@ -58,7 +69,7 @@ identify(struct exchange *x)
     r = by_listener ? identify_by_listener(x, token, now_s) : identify_by_credential(x, token, now_s);
     if (r != REASON_OK)
         return r;
-    return snapshot_policy(x->snapshot, x->identity, &x->policy);
+    return identify_policy(x);
 }
 
 /* The tunnel has said who asks; that is still true, or not. */
@@ -73,5 +84,5 @@ identify_by_tunnel(struct exchange *x)
     x->has_target = true;
     x->address = tunnel->address;
     enum reason r = verifier_recheck(snapshot_verifier(x->snapshot), x->identity, &x->from, loop_wall_us(x->proxy->loop) / 1000000);
-    return r == REASON_OK ? snapshot_policy(x->snapshot, x->identity, &x->policy) : r;
+    return r == REASON_OK ? identify_policy(x) : r;
 }

@@ -296,11 +296,10 @@ embedded_policy(struct snapshot *s, const struct identity *id, const struct poli
         p = policy_compile(document, "embedded", "token", POLICY_TOKEN, s->context, &err);
         if (!p)
             return REASON_TOKEN_CLAIMS;
-        /* Exchanges borrow policies from the snapshot, so a full cache is not emptied; what is over compiles each time
-         * it would have to be kept, and is refused instead: the cap is far above what one gateway sees between reloads. */
+        /* Those in use are held by their exchanges. */
         if (map_count(s->embedded) >= EMBEDDED_CACHE_MAX) {
-            policy_unref(p);
-            return REASON_OVERLOADED;
+            map_free(s->embedded, free_policy);
+            s->embedded = map_new();
         }
         map_put(s->embedded, document, p);
     }

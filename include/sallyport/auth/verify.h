@@ -22,6 +22,8 @@ struct verifier *verifier_new(const struct token_rules *rules, struct keyset *ke
 void verifier_free(struct verifier *v);
 /* On REASON_OK *ret is a new reference. *ret_cached says whether the signature was found in the cache. */
 enum reason verifier_check(struct verifier *v, struct slice token, const struct presentation *from, int64_t now_s, struct identity **ret, bool *ret_cached);
+/* Is this very token's signature in the cache? Then checking it costs no signature. */
+bool verifier_knows(struct verifier *v, struct slice token);
 /* For identities that are in use (live tunnels, a listener's token): time, revocation and binding only. */
 enum reason verifier_recheck(const struct verifier *v, const struct identity *id, const struct presentation *from, int64_t now_s);
 

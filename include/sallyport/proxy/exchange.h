@@ -42,7 +42,7 @@ struct exchange {
     struct port *port;
     struct snapshot *snapshot;       /* referenced */
     struct identity *identity;       /* referenced; NULL until known */
-    const struct policy *policy;     /* the snapshot's */
+    const struct policy *policy;     /* referenced; NULL until known */
     enum exchange_state state;
     enum exchange_kind kind;
     bool speaks_http;                /* transparent: a refusal can be said in HTTP */

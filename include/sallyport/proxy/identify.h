@@ -9,6 +9,8 @@ enum reason identify(struct exchange *x);
 /* By the listener's token alone; `own` is a token that the client sent besides (ptr NULL: none) and must be of the same sandbox.
  * Leaves x->policy alone. */
 enum reason identify_by_listener(struct exchange *x, struct slice own, int64_t now_s);
+/* The policy that x->identity is judged by; the exchange holds it. */
+enum reason identify_policy(struct exchange *x);
 /* A request inside an inspected tunnel: what the tunnel has shown, if it still holds; its target with it. */
 enum reason identify_by_tunnel(struct exchange *x);
 

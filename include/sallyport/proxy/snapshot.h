@@ -29,7 +29,7 @@ const struct guard *snapshot_guard(const struct snapshot *s);
 uint64_t snapshot_generation(const struct snapshot *s);
 struct slice snapshot_blob(const struct snapshot *s, const char *name); /* ptr NULL when absent */
 /* The policy that an identity is judged by: named, embedded (compiled once per digest, cached) or default.
- * REASON_OK and a borrowed policy that lives as long as the snapshot, REASON_POLICY_UNKNOWN or REASON_TOKEN_CLAIMS. */
+ * REASON_OK and a borrowed policy (one that is kept beyond the call needs policy_ref), REASON_POLICY_UNKNOWN or REASON_TOKEN_CLAIMS. */
 enum reason snapshot_policy(struct snapshot *s, const struct identity *id, const struct policy **ret);
 const struct policy *snapshot_named_policy(struct snapshot *s, struct slice name); /* NULL when absent */
 /* upstream.hosts: NULL when the host is not overridden. */
