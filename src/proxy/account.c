@@ -138,6 +138,8 @@ static size_t
 fill_addresses(const struct exchange *x, struct addr *addrs, size_t max)
 {
     size_t n = 0;
+    if (snapshot_settings(x->snapshot)->parent_url)
+        return 0; /* names go to the parent unresolved; its own address says nothing about this request */
     if (x->endpoints)
         for (; n < endpoints_count(x->endpoints) && n < max; n++)
             addrs[n] = endpoint_addr(endpoints_at(x->endpoints, n));
@@ -162,7 +164,7 @@ account_decision(struct exchange *x, enum reason reason)
         .entry = entry_text(x),
         .method = x->arena ? x->head.method : text(NULL),
         .path = path_text(x),
-        .rule = text(x->verdict.rule),
+        .rule = text(x->verdict.rule[0] ? x->verdict.rule : NULL),
         .source = text(x->verdict.source ? source_text(x->verdict.source) : NULL),
         .addresses = addrs,
         .inspect = x->inspect || x->inside,

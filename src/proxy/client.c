@@ -330,7 +330,7 @@ client_next(struct client *c)
 {
     c->exchange = NULL;
     if (c->proxy->draining) {
-        client_free(c);
+        client_end(c); /* in order: the tail of the answer may still be on its way */
         return;
     }
     enter(c, CLIENT_READ_HEAD);

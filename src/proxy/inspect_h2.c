@@ -419,8 +419,8 @@ on_response_data(void *owner, struct h2_stream *s, struct slice data)
 {
     struct inspect_call *call = h2_stream_owner(s);
     struct inspect_h2 *h = owner;
-    if (!call->down || !h2_stream_write(call->down, data))
-        h2_stream_discard(s);
+    if (call->down && !h2_stream_write(call->down, data))
+        reset_call(call, H2_INTERNAL_ERROR, REASON_INTERNAL, "internal"); /* a window was not held to */
     wake(h);
 }
 

@@ -23,7 +23,7 @@ struct pool {
 static char *
 key_of(const struct exchange *x)
 {
-    return mem_printf("%s\n%s\n%u", x->identity->sub, x->target.host.text, x->target.port);
+    return mem_printf("%s\n%s\n%s\n%u", x->identity->sub, policy_sha256(x->policy), x->target.host.text, x->target.port);
 }
 
 struct pool *

@@ -36,7 +36,11 @@ static void on_server(void *owner, enum stream_event event);
 static void
 finish(struct tunnel *t, const char *cause)
 {
-    if (!t->over)
+    if (t->over)
+        return;
+    if (t->refused) /* however the refused tunnel ends, it ends refused */
+        exchange_deny_in_tunnel(t->x, t->refused);
+    else
         exchange_finish(t->x, cause);
 }
 
@@ -377,7 +381,8 @@ on_server(void *owner, enum stream_event event)
         pump(t, &t->server, &t->client);
         break;
     case STREAM_WRITABLE:
-        pump(t, &t->client, &t->server);
+        if (t->peek == PEEK_DONE) /* nothing goes up before it has been looked at */
+            pump(t, &t->client, &t->server);
         break;
     case STREAM_FAILED:
         abort_tunnel(t, false);

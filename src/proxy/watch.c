@@ -10,6 +10,7 @@
 
 #define IPV6_HEADER 40
 #define EXTENSIONS_MAX 8
+#define DNS_PORT 53
 
 static const char *
 protocol_name(unsigned protocol)
@@ -32,8 +33,10 @@ static void
 read_transport(const unsigned char *p, size_t len, unsigned protocol, struct attempt *ret)
 {
     ret->protocol = protocol_name(protocol);
-    if ((protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && len >= 4)
+    if ((protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) && len >= 4) {
+        ret->from_port = (uint16_t)(p[0] << 8 | p[1]);
         ret->port = (uint16_t)(p[2] << 8 | p[3]);
+    }
 }
 
 static bool
@@ -88,7 +91,8 @@ on_packet(void *owner, const struct packet *packet)
     struct proxy *p = port->proxy;
     struct attempt a;
     char address[ADDR_TEXT_SIZE], extra[64], id[ULID_TEXT_SIZE];
-    if (!watch_read(packet->data, &a))
+    /* Port 53 is the responder's alone (programs inside may not bind it): its late answers are no attempts of the sandbox. */
+    if (!watch_read(packet->data, &a) || a.from_port == DNS_PORT)
         return;
     addr_format(&a.to, address);
     snprintf(extra, sizeof extra, "\"protocol\":\"%s\"", a.protocol);

@@ -23,7 +23,7 @@ void buf_clear(struct buf *b); /* drops the bytes, keeps the memory */
 void buf_release(struct buf *b); /* drops the memory too when no byte is held (idle connections cost nothing) */
 static inline size_t buf_len(const struct buf *b) { return b->end - b->start; }
 static inline struct slice buf_slice(const struct buf *b) { return slice_of(b->data ? b->data + b->start : "", b->end - b->start); }
-static inline size_t buf_room(const struct buf *b) { return b->cap - (b->end - b->start); }
+static inline size_t buf_room(const struct buf *b) { return b->end - b->start < b->cap ? b->cap - (b->end - b->start) : 0; }
 /* False, and nothing appended, when the cap would be passed. */
 bool buf_append(struct buf *b, const void *data, size_t len);
 bool buf_append_slice(struct buf *b, struct slice s);

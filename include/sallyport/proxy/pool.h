@@ -1,4 +1,4 @@
-/* Idle upstream connections of plain HTTP, reused only for the same sandbox, host and port. */
+/* Idle upstream connections of plain HTTP, reused only for the same sandbox, policy, host and port. */
 #ifndef SALLYPORT_PROXY_POOL_H
 #define SALLYPORT_PROXY_POOL_H
 

@@ -8,6 +8,7 @@ struct attempt {
     const char *protocol; /* "tcp", "udp", "icmp", "icmpv6", or "ip" */
     struct addr to;
     uint16_t port;        /* 0 without ports */
+    uint16_t from_port;
 };
 
 void watch_listen(struct port *port, int fd);
