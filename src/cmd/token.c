@@ -347,6 +347,8 @@ struct show {
     bool json;
 };
 
+#define NOT_CHECKED "not checked"
+
 /* Everything that is known about one token. */
 struct findings {
     enum reason reason;    /* what the gate would say */
@@ -425,7 +427,7 @@ examine(const struct show *o, struct slice token, struct findings *f, struct err
     rules.embedded =
         EMBEDDED_ANY; /* what a token may carry is the gate's setting, which is not known here */
     f->now = now_s();
-    f->signature = "not checked";
+    f->signature = NOT_CHECKED;
     f->libjwt = "no opinion";
     f->reason = token_peek(&rules, token, &f->header, &f->claims, &f->id, &f->why);
     if (o->keys_path && check_with_keys(o, &rules, token, f, err))
@@ -546,11 +548,20 @@ json_or_null(const char *text)
     return value ? value : json_null();
 }
 
+/* Without keys nothing was verified: neither yes nor no. */
+static json_t *
+accepted(const struct findings *f)
+{
+    if (f->reason == REASON_OK && strcmp(f->signature, NOT_CHECKED) == 0)
+        return json_null();
+    return json_boolean(f->reason == REASON_OK);
+}
+
 static void
 print_json(const struct findings *f)
 {
     json_auto_t *root = json_pack(
-        "{s:b, s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "accepted", f->reason == REASON_OK, "reason",
+        "{s:o, s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "accepted", accepted(f), "reason",
         reason_text(f->reason), "detail", f->why.text, "advice",
         f->reason == REASON_OK ? "" : reason_advice(f->reason), "signature", f->signature, "libjwt",
         f->libjwt, "header", json_or_null(f->header), "claims", json_or_null(f->claims));
