@@ -276,10 +276,8 @@ on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *dat
     struct h2_stream *stream = stream_find(s, id);
     (void)flags;
     nghttp2_session_consume_connection(ng, len);
-    if (!is_live(stream) || stream->discard) {
-        nghttp2_session_consume_stream(ng, id, len);
+    if (!is_live(stream) || stream->discard)
         return 0;
-    }
     stream->held += len;
     s->on.on_data(s->owner, stream, slice_of(data, len));
     return 0;

@@ -237,7 +237,7 @@ maybe_grow(struct h2_stream *stream)
 void
 h2_stream_consume(struct h2_stream *stream, size_t n)
 {
-    if (stream->discard) /* given back already */
+    if (stream->discard) /* not asked for any more */
         return;
     assert(n <= stream->held);
     stream->held -= n;
@@ -252,8 +252,7 @@ h2_stream_discard(struct h2_stream *stream)
     if (stream->discard)
         return;
     stream->discard = true;
-    nghttp2_session_consume_stream(stream->session->ng, stream->id, stream->held);
-    stream->held = 0;
+    stream->held = 0; /* without credit for more: the peer is about to be told to stop */
     if (stream->local_ended)
         h2_stream_end_local(stream);
 }

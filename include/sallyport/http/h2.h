@@ -120,8 +120,9 @@ size_t h2_stream_room(const struct h2_stream *s);
 void h2_stream_finish(struct h2_stream *s, const struct h2_head *trailers);
 /* Of what on_data gave, n bytes are passed on: the peer may send as many again. */
 void h2_stream_consume(struct h2_stream *s, size_t n);
-/* Nothing more of this message is wanted: what comes is thrown away. As a server: RST_STREAM with H2_NO_ERROR behind the end of
- * our answer (RFC 9113 section 8.1), in case the peer is still sending. */
+/* Nothing more of this message is wanted: what comes is thrown away, and no window is opened for more. As a server: RST_STREAM
+ * with H2_NO_ERROR behind the end of our answer (RFC 9113 section 8.1), in case the peer is still sending; as a client reset the
+ * stream instead, or let it end. */
 void h2_stream_discard(struct h2_stream *s);
 /* RST_STREAM; no event of this stream afterwards, and `s` must not be used again. */
 void h2_stream_reset(struct h2_stream *s, uint32_t code);

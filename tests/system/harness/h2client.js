@@ -82,7 +82,8 @@ const tests = {
         return [r, said];
     },
     vanish: async c => ask(c, {':path': '/vanish'}),
-    early: async c => ask(c, {':method': 'POST', ':path': '/early'}, {body: Buffer.alloc(5 << 20)}),
+    // Node waits for its own upload even when the stream is closed without an error: the end of the answer is what counts.
+    early: c => new Promise(f => ask(c, {':method': 'POST', ':path': '/early'}, {body: Buffer.alloc(5 << 20), stream: (s, r) => s.on('end', () => f(r))})),
     407: async c => ask(c, {':path': '/407'}),
     upload: async c => ask(c, {':method': 'PUT', ':path': '/echo'}, {body: Buffer.alloc(20 << 20, 'u')}),
 };
