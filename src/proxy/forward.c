@@ -551,8 +551,8 @@ write_request_head(struct forward *f)
         .keep_upgrade = x->head.upgrade_websocket,
         .body = x->head.body,
         .content_length = x->head.content_length,
-        /* A rule has judged the method: the origin must not be told another one. */
-        .drop_method_override = slice_starts_with(slice_str(x->verdict.rule), "rules["),
+        /* The method has been judged: the origin must not be told another one. */
+        .drop_method_override = slice_starts_with(slice_str(x->verdict.rule), "rules[") || x->verdict.source == SOURCE_REGISTRIES,
     };
     if (snapshot_settings(x->snapshot)->parent_url) {
         o.absolute = true;

@@ -181,11 +181,11 @@ add_via(struct h2_head *to, const struct h2_head *from)
 static bool
 passes_up(const struct inspect_call *call, struct slice name)
 {
-    /* A rule has judged the method: the origin must not be told another one. */
-    bool rule = slice_starts_with(slice_str(call->x->verdict.rule), "rules[");
+    /* The method has been judged: the origin must not be told another one. */
+    bool judged = slice_starts_with(slice_str(call->x->verdict.rule), "rules[") || call->x->verdict.source == SOURCE_REGISTRIES;
     if (slice_is(name, "content-length") || slice_is(name, "te") || slice_is(name, "trailer") || slice_is(name, "expect"))
         return true;
-    return fields_pass_request(name, rule);
+    return fields_pass_request(name, judged);
 }
 
 static struct h2_head *
