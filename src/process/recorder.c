@@ -169,6 +169,10 @@ take_item(struct recorder *r, struct slot *s, const struct record_item *item, bo
     bool room = buf_room(&r->log.pending) > RECORD_LINE_MAX + 1;
     if (!room)
         return false;
+    if (!record_item_is_true(item)) {
+        complain(s, "something that is no record of its own; it was left out");
+        return true;
+    }
     if (compare && r->tail && seen_before(r, item->draft))
         return true;
     if (item->fold && !fold_note(r->fold, item->event, item->key, loop_wall_us(r->loop)))

@@ -34,20 +34,28 @@ at_least(struct slice s, size_t at, const char *text)
     return slice_starts_with(slice_of(s.ptr + at, s.len - at), text);
 }
 
-/* `"ts":"` and 27 characters of time in quotes. */
+/* A time, character for character: a quote inside would end the string and begin another member. */
 static bool
 has_ts(struct slice s)
 {
-    return s.len >= RECORD_TS_LEN && at_least(s, 0, "\"ts\":\"") &&
-           s.ptr[RECORD_TS_LEN - 1] == '"' && s.ptr[RECORD_TS_LEN - 2] == 'Z';
+    static const char form[] = "\"ts\":\"0000-00-00T00:00:00.000000Z\"";
+    _Static_assert(sizeof form - 1 == RECORD_TS_LEN, "the form is that of a time");
+    if (s.len < RECORD_TS_LEN)
+        return false;
+    for (size_t i = 0; i < RECORD_TS_LEN; i++) {
+        bool fits = form[i] == '0' ? s.ptr[i] >= '0' && s.ptr[i] <= '9' : s.ptr[i] == form[i];
+        if (!fits)
+            return false;
+    }
+    return true;
 }
 
 /* The chain's own member names; elsewhere in a line they would contradict it. */
 static bool
-is_chain_key(struct slice s)
+is_chain_key(struct slice name)
 {
-    return slice_starts_with(s, "\"seq\":") || slice_starts_with(s, "\"prev\":") ||
-           slice_starts_with(s, "\"hash\":");
+    return slice_is(name, "\"ts\"") || slice_is(name, "\"seq\"") || slice_is(name, "\"prev\"") ||
+           slice_is(name, "\"hash\"");
 }
 
 /* Past the closing quote of the string that opens at i, or 0. */
@@ -63,23 +71,52 @@ skip_string(struct slice s, size_t i)
     return 0;
 }
 
-/* Printable, strings closed, brackets closed and never below the draft's own level, no member of
- * the chain. That it is JSON in every detail is the worker's business: the chain needs only that
- * the line is one line and ends where it should. */
+/* A name that is written with escapes, or stands apart from its colon, is another way to say one that is refused. */
 static bool
-is_sound(struct slice draft)
+name_is_fine(struct slice name, bool apart, bool *ret_is_event)
+{
+    *ret_is_event = slice_is(name, "\"event\"");
+    return !apart && !memchr(name.ptr, '\\', name.len) && !is_chain_key(name);
+}
+
+/* Past the string at i and, when it is a member's name, judged as one; 0: not fine. */
+static size_t
+pass_string(struct slice s, size_t i, unsigned *events)
+{
+    size_t end = skip_string(s, i), colon = end;
+    bool is_event;
+    if (end == 0)
+        return 0;
+    while (colon < s.len && s.ptr[colon] == ' ')
+        colon++;
+    if (colon == s.len || s.ptr[colon] != ':')
+        return end;
+    if (!name_is_fine(slice_of(s.ptr + i, end - i), colon != end, &is_event))
+        return 0;
+    *events += is_event;
+    return end;
+}
+
+static bool
+is_printable(struct slice s)
+{
+    bool fine = true;
+    for (size_t i = 0; i < s.len; i++)
+        fine &= s.ptr[i] >= 0x20 && s.ptr[i] <= 0x7e;
+    return fine;
+}
+
+bool
+chain_members_are_sound(struct slice members, unsigned *ret_events)
 {
     int depth = 0;
-    for (size_t i = 0; i < draft.len; i++) {
-        if (draft.ptr[i] < 0x20 || draft.ptr[i] > 0x7e)
-            return false;
-    }
-    for (size_t i = 0; i < draft.len;) {
-        char c = draft.ptr[i];
+    *ret_events = 0;
+    if (!is_printable(members))
+        return false;
+    for (size_t i = 0; i < members.len;) {
+        char c = members.ptr[i];
         if (c == '"') {
-            if (is_chain_key(slice_of(draft.ptr + i, draft.len - i)))
-                return false;
-            if ((i = skip_string(draft, i)) == 0)
+            if ((i = pass_string(members, i, ret_events)) == 0)
                 return false;
             continue;
         }
@@ -90,6 +127,17 @@ is_sound(struct slice draft)
         i++;
     }
     return depth == 0;
+}
+
+/* The time, then a comma: the number goes between the two, and must end there. */
+static bool
+is_draft(struct slice draft)
+{
+    unsigned events;
+    return draft.len <= RECORD_LINE_MAX && has_ts(draft) && draft.len > RECORD_TS_LEN &&
+           draft.ptr[RECORD_TS_LEN] == ',' &&
+           chain_members_are_sound(slice_of(draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN),
+                                   &events);
 }
 
 /* Hash of the line as it reads without `,"hash":"…"`. */
@@ -105,7 +153,7 @@ bool
 chain_append(struct chain *c, struct buf *out, struct slice draft)
 {
     char seq[32], hash[SHA256_HEX_SIZE];
-    if (!has_ts(draft) || draft.len > RECORD_LINE_MAX || c->next_seq > SEQ_MAX || !is_sound(draft))
+    if (c->next_seq > SEQ_MAX || !is_draft(draft))
         return false;
     int seq_len = snprintf(seq, sizeof seq, SEQ_KEY "%" PRIu64, c->next_seq);
     size_t len = 1 + draft.len + (size_t)seq_len + PREV_MEMBER_LEN + HASH_MEMBER_LEN + 1;

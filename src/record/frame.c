@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "sallyport/record/chain.h"
+
 #define FLAG_FOLD 1u
 
 struct batch_head {
@@ -87,6 +89,18 @@ record_batch_check(struct slice frame, struct record_batch *ret, struct slice *r
             return false;
     }
     return true;
+}
+
+bool
+record_item_is_true(const struct record_item *item)
+{
+    unsigned in_draft, in_key;
+    struct slice draft = item->draft;
+    if (draft.len <= RECORD_TS_LEN || record_draft_event(draft) != item->event)
+        return false;
+    struct slice members = slice_of(draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN);
+    return chain_members_are_sound(members, &in_draft) && in_draft == 1 &&
+           chain_members_are_sound(item->key, &in_key) && in_key == 0;
 }
 
 static struct slice

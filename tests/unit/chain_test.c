@@ -139,6 +139,18 @@ TEST(drafts_that_could_break_the_chain_are_refused)
         TS ",\"prev\":\"0\"",
         TS ",\"a\":1,\"hash\":\"0\"",
         TS ",\"a\":{\"seq\":1}",
+        /* What follows the time must not go on with the number that is put there. */
+        TS "99,\"event\":\"stop\"",
+        TS " ,\"event\":\"stop\"",
+        TS ":1",
+        TS,
+        /* Other spellings of the chain's members. */
+        TS ",\"seq\" :9",
+        TS ",\"s\\u0065q\":9",
+        TS ",\"a\":1,\"ts\":\"2026-11-20T18:08:24.471461Z\"",
+        /* A time that is more than one string. */
+        "\"ts\":\"\",\"event\":\"stop\",\"a\":\"012Z\",\"b\":1",
+        "\"ts\":\"2026-11-20T18:08:24.47146xZ\",\"a\":1",
     };
     struct chain c;
     struct buf b;

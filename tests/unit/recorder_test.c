@@ -95,6 +95,36 @@ TEST(lengths_that_lie_are_refused)
     buf_done(&b);
 }
 
+#define TS "\"ts\":\"2026-11-20T18:08:24.000000Z\""
+
+TEST(an_item_is_of_the_event_that_it_says)
+{
+    static const struct { enum record_event event; const char *key, *draft; bool fine; } cases[] = {
+        {RECORD_DECISION, "", TS ",\"event\":\"decision\",\"id\":\"1\"", true},
+        {RECORD_DECISION, "\"host\":\"h\"", TS ",\"event\":\"decision\"", true},
+        {RECORD_DECISION, "", TS ",\"class_uid\":4002,\"unmapped\":{\"event\":\"decision\"}", true},
+        {RECORD_DECISION, "", TS ",\"event\":\"decision\",\"path\":\"\\\",\\\"event\\\":\\\"stop\"", true},
+        {RECORD_DECISION, "", TS ",\"event\":\"checkpoint\"", false},
+        {RECORD_DECISION, "", TS ",\"event\":\"stop\"", false},
+        {RECORD_DECISION, "", TS ",\"event\":\"close\"", false},
+        {RECORD_DECISION, "", TS ",\"event\":\"decision\",\"event\":\"stop\"", false},
+        {RECORD_DECISION, "", TS ",\"event\":\"decision\",\"ev\\u0065nt\":\"stop\"", false},
+        {RECORD_DECISION, "", TS ",\"event\":\"decision\",\"event\" :\"stop\"", false},
+        {RECORD_DECISION, "", TS ",\"event\":\"decision\",\"unmapped\":{\"event\":\"stop\"}", false},
+        {RECORD_DECISION, "", TS ",\"id\":\"1\"", false},
+        {RECORD_DECISION, "", TS, false},
+        {RECORD_DECISION, "", "", false},
+        {RECORD_DECISION, "\"event\":\"stop\"", TS ",\"event\":\"decision\"", false},
+        {RECORD_DECISION, "\"a\":1}", TS ",\"event\":\"decision\"", false},
+        {RECORD_DECISION, "\"seq\":1", TS ",\"event\":\"decision\"", false},
+        {RECORD_DECISION, "\"host\":\"h", TS ",\"event\":\"decision\"", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct record_item item = {.event = cases[i].event, .key = slice_str(cases[i].key), .draft = slice_str(cases[i].draft)};
+        CHECK_THAT(record_item_is_true(&item) == cases[i].fine, "%s %s", cases[i].key, cases[i].draft);
+    }
+}
+
 TEST(a_line_gives_its_draft_back)
 {
     char text[256];
@@ -675,6 +705,10 @@ TEST(a_worker_that_lies_writes_no_line_of_its_own)
         "\"ts\":\"2026-11-20T18:08:24.000000Z\",\"hash\":\"x\"",
         "no time at all",
         "",
+        TS "99,\"event\":\"decision\"",
+        TS " ,\"event\":\"decision\"",
+        TS ",\"event\":\"checkpoint\",\"head\":\"1:0\"",
+        TS ",\"event\":\"decision\",\"event\":\"stop\"",
     };
     begin_stage(&s, "{}");
     wait_ready(&s);
@@ -691,8 +725,8 @@ TEST(a_worker_that_lies_writes_no_line_of_its_own)
     say(s.channels[0][0], 4711, slice_str("rubbish"));
     say(s.control, CONTROL_READY, slice_of("", 0)); /* not the supervisor's word */
     buf_done(&b);
-    send_batch(&s, 0, 5, 10, 0, 1);
-    CHECK(wait_ack(&s, 0, 5, 10));
+    send_batch(&s, 0, 5, 20, 0, 1);
+    CHECK(wait_ack(&s, 0, 5, 20));
     stop_recorder(&s);
     CHECK(count_text(s.path, "\n") == 4); /* start, the one, checkpoint, stop */
     struct verify_result r = verify_all((const char *const[]){s.path, NULL}, &lines);

@@ -2,6 +2,7 @@
 #ifndef SALLYPORT_RECORD_CHAIN_H
 #define SALLYPORT_RECORD_CHAIN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sallyport/base/buf.h"
@@ -14,6 +15,10 @@ struct chain {
 };
 
 void chain_init(struct chain *c);
+/* Printable, strings closed, brackets closed and never below their own level, and no member that is the chain's (in any
+ * spelling): what may stand inside a line. That it is JSON in every detail is its author's business. ret_events: how many
+ * members are named "event". */
+bool chain_members_are_sound(struct slice members, unsigned *ret_events);
 /* Completes a draft to a line with newline: `{"ts":…,"seq":N,…,"prev":"…","hash":"…"}`. Advances the chain. */
 bool chain_append(struct chain *c, struct buf *out, struct slice draft);
 

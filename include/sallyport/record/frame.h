@@ -46,6 +46,9 @@ size_t record_item_size(const struct record_item *item);
 bool record_batch_check(struct slice frame, struct record_batch *ret, struct slice *ret_items);
 /* Takes the next item from the front of items that record_batch_check passed; false at the end. */
 bool record_item_next(struct slice *items, struct record_item *ret);
+/* Is the draft one record, sound, of the event that the item names and of no other, and the key sound too? What is not may be
+ * a claim to be somebody else's record (a stop, a checkpoint) and is left out. */
+bool record_item_is_true(const struct record_item *item);
 /* The draft inside a finished line (less seq, prev and hash): what a recorder that restarts knows duplicates by. False: no
  * finished line. The parts follow each other in the draft. */
 bool record_line_draft(struct slice line, struct slice *ret_ts, struct slice *ret_rest);
