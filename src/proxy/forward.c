@@ -272,7 +272,7 @@ static bool
 is_parent_refusal(struct forward *f)
 {
     struct exchange *x = f->x;
-    if (!snapshot_settings(x->snapshot)->parent_url)
+    if (x->inside || !snapshot_settings(x->snapshot)->parent_url) /* inside a tunnel the origin itself speaks */
         return false;
     enum reason r = parent_verdict(&f->response);
     if (r == REASON_OK)
