@@ -281,8 +281,10 @@ on_end(struct child *c, int status)
         start_again(c);
     } else if (c->wanted) {
         describe_end(c, status);
-        if (c->role == ROLE_WORKER)
+        if (c->role == ROLE_WORKER) {
             shared_add(s->shared, COUNTER_WORKER_CRASHES, 1);
+            sockets_mend(&s->sockets, c->slot);
+        }
         if (s->phase == PHASE_STARTING) {
             struct err err = {0};
             err_run(&err, "the %s ended while starting", role_name(c->role));

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sallyport/base/addr.h"
+#include "sallyport/base/diag.h"
 #include "sallyport/base/mem.h"
 
 #define BACKLOG 4096 /* the kernel's net.core.somaxconn is the lower bound of the two */
@@ -73,6 +74,7 @@ open_row(const struct listener_settings *l, size_t slots, struct socket_row *row
             return err_errno(err, "listen: %s: %s", l->name, l->address);
         row->fds[row->count++] = fd;
     }
+    row->listens = true;
     getsockname(row->fds[0], (struct sockaddr *)&row->address, &len);
     return 0;
 }
@@ -92,6 +94,7 @@ take_passed(const struct listener_settings *l, int fd, struct socket_row *row, s
     fcntl(row->fds[0], F_SETFL, fcntl(row->fds[0], F_GETFL) | O_NONBLOCK);
     row->count = 1;
     row->shared = true;
+    row->listens = listening != 0;
     len = sizeof row->address;
     getsockname(row->fds[0], (struct sockaddr *)&row->address, &len);
     return 0;
@@ -144,10 +147,55 @@ sockets_close(struct sockets *s)
 {
     for (size_t i = 0; i < s->count; i++) {
         for (size_t k = 0; k < s->rows[i].count; k++)
-            close(s->rows[i].fds[k]);
+            if (s->rows[i].fds[k] >= 0)
+                close(s->rows[i].fds[k]);
         free(s->rows[i].name);
     }
     *s = (struct sockets){0};
+}
+
+/* ---- after a crash ---- */
+
+static bool
+still_listens(int fd)
+{
+    int listening = 0;
+    socklen_t len = sizeof listening;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening;
+}
+
+/* The old one goes first, as it may still hold the port. */
+static bool
+open_anew(struct socket_row *row, size_t slot)
+{
+    socklen_t len = row->address.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    if (row->fds[slot] >= 0)
+        close(row->fds[slot]);
+    row->fds[slot] = listen_one(bind_one(&row->address, len, row->count > 1));
+    return row->fds[slot] >= 0;
+}
+
+size_t
+sockets_mend(struct sockets *s, size_t slot)
+{
+    size_t shut = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        struct socket_row *row = &s->rows[i];
+        size_t at = row->shared ? 0 : slot;
+        if (!row->listens || at >= row->count || still_listens(row->fds[at]))
+            continue;
+        if (row->shared) {
+            diag(DIAG_ALARM, "listen: %s: the socket that was passed in does not listen any more; its owner must open it again", row->name);
+            shut++;
+        } else if (open_anew(row, at)) {
+            diag(DIAG_ALARM, "listen: %s: worker %zu left a socket that does not listen; it is opened anew", row->name, slot);
+        } else {
+            diag(DIAG_ALARM, "listen: %s: worker %zu left a socket that does not listen, and it cannot be opened anew: %s", row->name, slot,
+                 strerror(errno));
+            shut++;
+        }
+    }
+    return shut;
 }
 
 /* Sockets of a sandbox's network namespace are at addresses of that namespace, not of this host. */

@@ -15,6 +15,7 @@
 struct socket_row {
     char *name;
     bool shared;             /* one socket for all slots */
+    bool listens;            /* not so: datagrams, packets */
     int fds[SHARED_WORKERS_MAX];
     size_t count;            /* slots, or 1 */
     struct sockaddr_storage address; /* as bound */
@@ -27,6 +28,10 @@ struct sockets {
 
 int sockets_open(const struct settings *s, size_t slots, const struct passed_fds *passed, struct sockets *ret, struct err *err);
 void sockets_close(struct sockets *s);
+/* After a worker's crash: one that was taken over may have shut its door for the next, too (shutdown(2) is the socket's, not
+ * the process's). What no longer listens is opened anew at its address; a passed one cannot be, which is an alarm. Returns
+ * how many are still shut. */
+size_t sockets_mend(struct sockets *s, size_t slot);
 /* The bound addresses, a line each (heap). */
 char *sockets_text(const struct sockets *s);
 /* A listening socket of the admin process. The unix one is 0600 and replaces one that nobody listens on. */
