@@ -9,12 +9,14 @@
 #include <event2/event_struct.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "sallyport/base/mem.h"
 
 #define SEND_BUFFER (1024 * 1024)
+#define DRAIN_MAX 65536 /* more frames than a queue of SEND_BUFFER bytes can hold */
 #define BATCH_MAX 32 /* frames taken in one turn, so that a busy peer does not keep the others waiting */
 
 struct frame_header {
@@ -108,13 +110,10 @@ receive(struct channel *c, char *buffer, size_t size, struct frame *ret)
 }
 
 static void
-on_frames(evutil_socket_t fd, short what, void *arg)
+take_frames(struct channel *c, int max)
 {
     static char buffer[CHANNEL_FRAME_MAX + 1]; /* one thread; a frame is valid during its callback only */
-    struct channel *c = arg;
-    (void)fd;
-    (void)what;
-    for (int i = 0; i < BATCH_MAX && !c->freed && !c->closed; i++) {
+    for (int i = 0; i < max && !c->freed && !c->closed; i++) {
         struct frame frame = {0};
         int got = receive(c, buffer, sizeof buffer, &frame);
         if (got == 0)
@@ -127,6 +126,20 @@ on_frames(evutil_socket_t fd, short what, void *arg)
         c->on_event(c->owner, CHANNEL_FRAME, &frame); /* may free the channel */
         close_all(frame.fds, count);
     }
+}
+
+static void
+on_frames(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    take_frames(arg, BATCH_MAX);
+}
+
+void
+channel_drain(struct channel *c)
+{
+    take_frames(c, DRAIN_MAX);
 }
 
 /* --- sending ----------------------------------------------------------------------------------------------------- */
@@ -158,7 +171,11 @@ channel_send(struct channel *c, uint16_t type, struct slice payload, const int *
     do
         n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    return n >= 0; /* a packet goes whole or not at all; that the peer is gone is told by the reading side */
+    /* A packet goes whole or not at all. That the peer is gone is told by the reading side, when it has read what is left;
+     * a peer that only stopped to read is as gone. */
+    if (n < 0 && errno == EPIPE)
+        shutdown(c->fd, SHUT_RD);
+    return n >= 0;
 }
 
 static void
@@ -226,6 +243,13 @@ channel_free(struct channel *c)
     channel_want_writable(c, false);
     close(c->fd);
     loop_free_later(c->loop, c, free);
+}
+
+uint64_t
+channel_id(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 ? (uint64_t)st.st_ino : 0;
 }
 
 int

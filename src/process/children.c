@@ -56,7 +56,7 @@ static void
 give_worker(struct supervisor *s, const struct child *c, struct spawn *sp)
 {
     spawn_number(sp, "--slot", (long)c->slot);
-    spawn_fd(sp, "--record", s->record_channels[c->slot][0]);
+    spawn_fd(sp, "--record", s->record_channels[c->slot].worker);
     spawn_fd(sp, "--leaves", s->keeper_channels[c->slot][0]);
     for (size_t i = 0; i < s->sockets.count; i++) {
         const struct socket_row *row = &s->sockets.rows[i];
@@ -76,7 +76,10 @@ give_recorder(struct supervisor *s, const struct child *c, struct spawn *sp)
     if (before >= 0)
         spawn_fd(sp, "--file-before", before);
     for (size_t i = 0; i < s->worker_count; i++)
-        spawn_fd(sp, "--record", s->record_channels[i][1]);
+        spawn_fd(sp, "--record", s->record_channels[i].recorder);
+    for (size_t i = 0; i < s->worker_count; i++)
+        if (s->record_channels[i].left >= 0)
+            spawn_fd(sp, "--left", s->record_channels[i].left);
     return before;
 }
 
@@ -169,6 +172,10 @@ on_frame(struct child *c, const struct frame *frame)
         on_failed(c, frame->payload);
     } else if (frame->type == CONTROL_WANT_FILE) {
         records_on_want(s, frame);
+    } else if (frame->type == CONTROL_CHANNEL_TAKEN) {
+        records_on_taken(s, frame);
+    } else if (frame->type == CONTROL_CHANNEL_ENDED) {
+        records_on_ended(s, frame);
     }
 }
 
@@ -189,6 +196,8 @@ child_start(struct child *c, struct err *err)
     int pair[2];
     if (c->role == ROLE_RECORDER && c->starts > 0 && recordfile_mend(&s->record, err) < 0)
         return -1;
+    if (c->role == ROLE_WORKER && records_channel(s, c->slot, err) < 0)
+        return -1;
     if (channel_pair(pair) < 0)
         return err_errno(err, "a channel to the %s", role_name(c->role));
     c->pid = spawn_child(s, c, pair[1], err);
@@ -201,8 +210,12 @@ child_start(struct child *c, struct err *err)
     c->control = channel_new(s->loop, pair[0], on_channel, c);
     c->ready = c->idle = false;
     c->starts++;
-    if (c->role == ROLE_WORKER)
+    if (c->role == ROLE_WORKER) {
+        records_channel_given(s, c->slot);
         shared_add(s->shared, COUNTER_WORKER_STARTS, 1);
+    } else if (c->role == ROLE_RECORDER) {
+        records_recorder_started(s);
+    }
     return 0;
 }
 

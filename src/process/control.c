@@ -24,6 +24,9 @@ static const struct {
     {CONTROL_EVENT, SUPERVISOR, 2, 4096, 0, 0},
     {CONTROL_WANT_FILE, RECORDER, sizeof(struct control_want_file), sizeof(struct control_want_file), 0, 0},
     {CONTROL_FILE, SUPERVISOR, 0, 0, 0, 1},
+    {CONTROL_CHANNEL, SUPERVISOR, sizeof(struct control_channel), sizeof(struct control_channel), 1, 1},
+    {CONTROL_CHANNEL_TAKEN, RECORDER, sizeof(struct control_channel), sizeof(struct control_channel), 0, 0},
+    {CONTROL_CHANNEL_ENDED, RECORDER, sizeof(struct control_channel), sizeof(struct control_channel), 0, 0},
     {CONTROL_STATE, SUPERVISOR, sizeof(struct control_state), sizeof(struct control_state), 0, 0},
 };
 

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "sallyport/base/clock.h"
@@ -37,11 +38,15 @@ struct held {
     char bytes[];
 };
 
-/* One worker's slot; the channel outlives both ends' processes. */
+/* One worker's slot: the channel of the worker that runs there. It outlives the recorder, not the worker. */
 struct slot {
     struct recorder *recorder;
     struct channel *channel;
+    uint64_t id;             /* of the channel */
     unsigned number;
+    bool over;               /* nothing more is taken from it: the worker is gone, or lied */
+    bool told_over;          /* the supervisor has heard it */
+    bool taken_due;          /* the supervisor is to hear that it was taken up, when all before it is written */
     uint64_t epoch, taken;   /* of the last batch that was taken */
     bool ack_due;
     uint64_t await_nonce;    /* not 0: waiting for SYNC; batches before it are held */
@@ -203,6 +208,17 @@ slot_settled(struct recorder *r)
     }
 }
 
+static void slot_over(struct slot *s);
+
+/* Nothing that it sends can be believed from here on: its worker is ended, and a fresh one gets a fresh channel. */
+static void
+end_for_a_lie(struct slot *s, const char *what)
+{
+    complain(s, what);
+    shutdown(channel_fd(s->channel), SHUT_RDWR);
+    slot_over(s);
+}
+
 static void
 take_batch(struct recorder *r, struct slot *s, struct slice frame)
 {
@@ -210,7 +226,7 @@ take_batch(struct recorder *r, struct slot *s, struct slice frame)
     struct record_item item;
     struct slice items;
     if (!record_batch_check(frame, &batch, &items)) {
-        complain(s, "a batch that is none");
+        end_for_a_lie(s, "a batch that is none");
         return;
     }
     if (s->lost || !has_room(r, frame)) {
@@ -235,7 +251,7 @@ take_batch(struct recorder *r, struct slot *s, struct slice frame)
 static void
 ask_again(struct recorder *r, struct slot *s)
 {
-    if (s->await_nonce == 0)
+    if (s->await_nonce == 0 && s->resend_last == 0)
         r->syncing++;
     random_bytes(&s->await_nonce, sizeof s->await_nonce);
     s->await_nonce |= 1; /* 0 is "not waiting" */
@@ -252,16 +268,16 @@ hold_batch(struct slot *s, struct slice frame)
     list_append(&s->held, &h->node);
 }
 
-/* What came before SYNC: a living worker sends it again, so only what a dead one left is taken. */
+/* What came before SYNC: a worker that lives sends it again (living), so only what a dead one left is taken. */
 static void
-release_held(struct recorder *r, struct slot *s, uint64_t living_epoch)
+release_held(struct recorder *r, struct slot *s, bool living, uint64_t living_epoch)
 {
     while (!list_empty(&s->held)) {
         struct held *h = list_entry(list_first(&s->held), struct held, node);
         struct slice frame = slice_of(h->bytes, h->len), items;
         struct record_batch batch;
         list_remove(&s->held, &h->node);
-        if (record_batch_check(frame, &batch, &items) && batch.epoch != living_epoch) {
+        if (record_batch_check(frame, &batch, &items) && (!living || batch.epoch != living_epoch)) {
             s->resend_last = batch.number;
             s->epoch = batch.epoch;
             take_batch(r, s, frame);
@@ -279,7 +295,7 @@ on_sync(struct recorder *r, struct slot *s, struct slice payload)
     memcpy(&sync, payload.ptr, sizeof sync);
     if (s->await_nonce == 0 || sync.nonce != s->await_nonce)
         return;
-    release_held(r, s, sync.epoch);
+    release_held(r, s, true, sync.epoch);
     s->await_nonce = 0;
     s->epoch = sync.epoch;
     s->resend_last = sync.last >= sync.first ? sync.last : 0;
@@ -290,10 +306,40 @@ on_sync(struct recorder *r, struct slot *s, struct slice payload)
 }
 
 static void
+tell_over(struct slot *s)
+{
+    struct control_channel which = {s->number, s->id};
+    if (s->over && !s->told_over)
+        s->told_over = channel_send(s->recorder->control, CONTROL_CHANNEL_ENDED, slice_of(&which, sizeof which), NULL, 0);
+}
+
+/* What it had sent before is still taken. */
+static void
+slot_over(struct slot *s)
+{
+    struct recorder *r = s->recorder;
+    bool counted = s->await_nonce != 0 || s->resend_last != 0;
+    if (s->over)
+        return;
+    s->over = true;
+    release_held(r, s, false, 0);
+    s->await_nonce = s->resend_last = 0;
+    s->ack_due = s->resync_due = s->lost = false;
+    if (counted)
+        slot_settled(r);
+    tell_over(s);
+}
+
+static void
 on_batch(struct recorder *r, struct slot *s, struct slice payload)
 {
+    struct record_batch batch;
+    struct slice items;
     if (s->await_nonce) {
-        hold_batch(s, payload);
+        if (record_batch_check(payload, &batch, &items))
+            hold_batch(s, payload);
+        else
+            end_for_a_lie(s, "a batch that is none");
         return;
     }
     take_batch(r, s, payload);
@@ -309,6 +355,8 @@ on_slot(void *owner, enum channel_event event, struct frame *frame)
     struct slot *s = owner;
     switch (event) {
     case CHANNEL_FRAME:
+        if (s->over)
+            return;
         if (frame->type == RECORD_FRAME_BATCH)
             on_batch(s->recorder, s, frame->payload);
         else if (frame->type == RECORD_FRAME_SYNC)
@@ -318,7 +366,8 @@ on_slot(void *owner, enum channel_event event, struct frame *frame)
         channel_want_writable(s->channel, false); /* the turn's end sends */
         return;
     case CHANNEL_CLOSED:
-        return; /* only when the supervisor is gone too; the control channel says so */
+        slot_over(s);
+        return;
     }
 }
 
@@ -346,11 +395,22 @@ become_available(struct recorder *r, bool available, const char *why)
 }
 
 static void
+tell_taken(struct slot *s)
+{
+    struct control_channel which = {s->number, s->id};
+    if (s->taken_due)
+        s->taken_due = !channel_send(s->recorder->control, CONTROL_CHANNEL_TAKEN, slice_of(&which, sizeof which), NULL, 0);
+}
+
+static void
 send_acks(struct recorder *r)
 {
     for (unsigned i = 0; i < r->slot_count; i++) {
         struct slot *s = &r->slots[i];
         struct record_ack ack = {s->epoch, s->taken};
+        tell_taken(s);
+        if (s->over)
+            continue;
         if (s->ack_due)
             s->ack_due = !channel_send(s->channel, RECORD_FRAME_ACK, slice_of(&ack, sizeof ack), NULL, 0);
         if (!s->ack_due && (s->lost || s->resync_due))
@@ -437,6 +497,8 @@ on_tick(void *arg)
         add_checkpoint(r);
     if (r->waiting_file)
         return;
+    for (unsigned i = 0; i < r->slot_count; i++)
+        tell_over(&r->slots[i]);
     retry_write(r);
     check_file(r);
 }
@@ -509,12 +571,65 @@ on_event(struct recorder *r, struct slice payload)
     r->since_checkpoint++;
 }
 
+/* ---- channels of workers that start ---- */
+
+static void
+slot_open(struct recorder *r, struct slot *s, unsigned number, int fd)
+{
+    *s = (struct slot){.recorder = r, .number = number, .id = channel_id(fd)};
+    list_init(&s->held);
+    s->channel = channel_new(r->loop, fd, on_slot, s);
+}
+
+/* The worker at the other end is gone: what lies in the queue is all that comes. */
+static void
+slot_close(struct slot *s)
+{
+    s->told_over = true; /* whoever hands in the next one knows */
+    channel_drain(s->channel);
+    slot_over(s);
+    channel_free(s->channel);
+    s->channel = NULL;
+}
+
+static void
+on_new_channel(struct recorder *r, struct frame *frame)
+{
+    struct control_channel told;
+    char unavailable = 0;
+    memcpy(&told, frame->payload.ptr, sizeof told);
+    if (told.slot >= r->slot_count)
+        return;
+    struct slot *s = &r->slots[told.slot];
+    int fd = frame->fds[0];
+    frame->fds[0] = -1;
+    slot_close(s);
+    slot_open(r, s, (unsigned)told.slot, fd);
+    s->taken_due = true;
+    if (buf_len(&r->log.pending) == 0)
+        tell_taken(s);
+    if (r->told_unavailable)
+        channel_send(s->channel, RECORD_FRAME_STATE, slice_of(&unavailable, 1), NULL, 0);
+}
+
+/* Of workers that ended before this recorder began: its predecessor may have written some of it. */
+static void
+take_left(struct recorder *r, int fd)
+{
+    static struct slot s;
+    slot_open(r, &s, 0, fd);
+    s.await_nonce = 1; /* held first, then compared as it is released */
+    r->syncing++;
+    slot_close(&s);
+    logwriter_flush(&r->log);
+}
+
 static bool
 something_queued(const struct recorder *r)
 {
     struct pollfd fds[SHARED_WORKERS_MAX];
     for (unsigned i = 0; i < r->slot_count; i++)
-        fds[i] = (struct pollfd){channel_fd(r->slots[i].channel), POLLIN, 0};
+        fds[i] = (struct pollfd){r->slots[i].over ? -1 : channel_fd(r->slots[i].channel), POLLIN, 0};
     return poll(fds, r->slot_count, 0) > 0;
 }
 
@@ -554,6 +669,8 @@ on_control(void *owner, enum channel_event event, struct frame *frame)
         on_file(r, frame);
     else if (frame->type == CONTROL_EVENT)
         on_event(r, frame->payload);
+    else if (frame->type == CONTROL_CHANNEL)
+        on_new_channel(r, frame);
     else if (frame->type == CONTROL_STOP && !r->stopping) {
         r->stopping = true;
         timer_start(r->loop, &r->tick, 1, finish, r);
@@ -592,11 +709,8 @@ open_slots(struct recorder *r)
 {
     r->slot_count = (unsigned)r->start.record_count;
     for (unsigned i = 0; i < r->slot_count; i++) {
-        struct slot *s = &r->slots[i];
-        s->recorder = r;
-        s->number = i;
-        list_init(&s->held);
-        s->channel = channel_new(r->loop, r->start.records[i], on_slot, s);
+        slot_open(r, &r->slots[i], i, r->start.records[i]);
+        r->slots[i].taken_due = r->start.left_count > 0;
     }
 }
 
@@ -642,6 +756,8 @@ begin(struct recorder *r)
             ask_again(r, &r->slots[i]);
     }
     add_start(r, r->start.torn);
+    for (int i = 0; i < r->start.left_count; i++)
+        take_left(r, r->start.left[i]);
     r->checkpoint_ms = loop_now_ms(r->loop);
     loop_on_turn_end(r->loop, on_turn_end, r);
     timer_start(r->loop, &r->tick, TICK_MS, on_tick, r);

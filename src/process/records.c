@@ -1,5 +1,6 @@
 /* The supervisor's side of the record file: handing it out, replacing it, and the records of its own (reload, revoke), which
  * the recorder writes. */
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -18,6 +19,8 @@ int
 records_open(struct supervisor *s, struct err *err)
 {
     const char *path = s->running.settings.record_path;
+    for (size_t i = 0; i < SHARED_WORKERS_MAX; i++)
+        s->record_channels[i] = (struct record_channel){-1, -1, -1, false};
     if (!path)
         return err_invalid(err, "record.path: a file is expected: nothing leaves without a record");
     if (recordfile_open(path, &s->record, err) < 0)
@@ -25,11 +28,109 @@ records_open(struct supervisor *s, struct err *err)
     s->fold_fd = memfd_create("sallyport-fold", MFD_CLOEXEC);
     if (s->fold_fd < 0 || ftruncate(s->fold_fd, sizeof(struct fold_table)) < 0)
         return err_errno(err, "shared memory");
-    for (size_t i = 0; i < s->worker_count; i++)
-        if (channel_pair(s->record_channels[i]) < 0)
-            return err_errno(err, "a channel of records");
+    for (unsigned i = 0; i < s->worker_count; i++)
+        if (records_channel(s, i, err) < 0)
+            return -1;
     return 0;
 }
+
+/* ---- the channels of records ---- */
+
+static void
+close_end(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+int
+records_channel(struct supervisor *s, unsigned slot, struct err *err)
+{
+    struct record_channel *c = &s->record_channels[slot];
+    int pair[2];
+    if (c->worker >= 0)
+        return 0; /* a start that failed has not used it */
+    if (c->left >= 0)
+        return err_run(err, "the recorder has not yet written what the one before left");
+    if (channel_pair(pair) < 0)
+        return err_errno(err, "a channel of records");
+    *c = (struct record_channel){.worker = pair[0], .recorder = pair[1], .left = c->recorder, .given = false};
+    return 0;
+}
+
+static void
+give(struct supervisor *s, unsigned slot)
+{
+    struct record_channel *c = &s->record_channels[slot];
+    struct child *to = child_of(s, ROLE_RECORDER);
+    struct control_channel told = {slot, channel_id(c->recorder)};
+    if (!c->given && to && to->control)
+        c->given = channel_send(to->control, CONTROL_CHANNEL, slice_of(&told, sizeof told), &c->recorder, 1);
+}
+
+/* Nobody else holds the worker's end: the channel ends with the worker. */
+void
+records_channel_given(struct supervisor *s, unsigned slot)
+{
+    close_end(&s->record_channels[slot].worker);
+    give(s, slot);
+}
+
+void
+records_recorder_started(struct supervisor *s)
+{
+    for (size_t i = 0; i < s->worker_count; i++)
+        s->record_channels[i].given = true;
+}
+
+/* The present channel of a slot, if that is the one meant. */
+static struct record_channel *
+channel_meant(struct supervisor *s, const struct frame *frame, struct control_channel *ret)
+{
+    memcpy(ret, frame->payload.ptr, sizeof *ret);
+    if (ret->slot >= s->worker_count)
+        return NULL;
+    struct record_channel *c = &s->record_channels[ret->slot];
+    return channel_id(c->recorder) == ret->id ? c : NULL;
+}
+
+void
+records_on_taken(struct supervisor *s, const struct frame *frame)
+{
+    struct control_channel told;
+    struct record_channel *c = channel_meant(s, frame, &told);
+    if (c)
+        close_end(&c->left);
+}
+
+/* A worker that cannot report must not run: it is ended, and the next one has a channel of its own. */
+void
+records_on_ended(struct supervisor *s, const struct frame *frame)
+{
+    struct control_channel told;
+    if (!channel_meant(s, frame, &told))
+        return; /* of one that has ended since */
+    for (size_t i = 0; i < s->child_count; i++) {
+        struct child *c = &s->children[i];
+        if (c->role != ROLE_WORKER || c->slot != told.slot || !c->pid || !c->wanted)
+            continue;
+        diag(DIAG_NOTICE, "the channel of records of worker %u is over, and so is the worker", c->slot);
+        kill(c->pid, SIGKILL);
+    }
+}
+
+void
+records_close(struct supervisor *s)
+{
+    for (size_t i = 0; s->fold_fd >= 0 && i < s->worker_count; i++) {
+        close_end(&s->record_channels[i].worker);
+        close_end(&s->record_channels[i].recorder);
+        close_end(&s->record_channels[i].left);
+    }
+}
+
+/* ---- the file ---- */
 
 void
 records_on_want(struct supervisor *s, const struct frame *frame)
@@ -55,6 +156,9 @@ records_on_want(struct supervisor *s, const struct frame *frame)
 void
 records_check(struct supervisor *s)
 {
+    for (unsigned i = 0; i < s->worker_count; i++)
+        if (s->record_channels[i].worker < 0)
+            give(s, i); /* what the recorder's queue did not take */
     if (recordfile_in_place(&s->record))
         return;
     struct control_want_file lost = {WANT_LOST, 0};

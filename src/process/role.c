@@ -51,6 +51,12 @@ read_option(struct role_start *r, const char *name, const char *value)
         r->records[r->record_count++] = n;
         return true;
     }
+    if (strcmp(name, "--left") == 0) {
+        if (r->left_count == SHARED_WORKERS_MAX)
+            return false;
+        r->left[r->left_count++] = n;
+        return true;
+    }
     if (strcmp(name, "--leaves") == 0) {
         if (r->keeper_count == SHARED_WORKERS_MAX)
             return false;

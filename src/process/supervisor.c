@@ -357,6 +357,7 @@ tear_down(struct supervisor *s)
     doors_close(s);
     watch_free(s->watch);
     sockets_close(&s->sockets);
+    records_close(s);
     recordfile_close(&s->record);
     loaded_free(&s->running);
     shared_unmap(s->shared);

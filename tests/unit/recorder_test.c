@@ -471,7 +471,7 @@ struct stage {
     struct record_file file;
     int control, channels[2][2], shared, fold, bundle;
     pid_t pid;
-    int starts;
+    int starts, left; /* left: the channel of a worker that ended, when not 0 */
     char frame[CHANNEL_FRAME_MAX + 64];
 };
 
@@ -503,12 +503,18 @@ start_recorder(struct stage *s)
         int values[] = {pair[1], dup(s->shared), dup(s->bundle), dup(s->file.fd), dup(s->fold), dup(s->channels[0][1]), dup(s->channels[1][1]), s->starts > 0};
         for (int i = 0; i < 8; i++)
             snprintf(numbers[i], sizeof numbers[i], "%d", values[i]);
-        char before_text[16];
+        char before_text[16], left_text[16], before_option[] = "--file-before", left_option[] = "--left";
         snprintf(before_text, sizeof before_text, "%d", before);
+        snprintf(left_text, sizeof left_text, "%d", s->left ? dup(s->left) : -1);
         char *argv[] = {(char[]){"recorder"}, (char[]){"--control"}, numbers[0], (char[]){"--shared"}, numbers[1], (char[]){"--bundle"}, numbers[2],
                         (char[]){"--file"}, numbers[3], (char[]){"--fold"}, numbers[4], (char[]){"--record"}, numbers[5], (char[]){"--record"},
-                        numbers[6], (char[]){"--again"}, numbers[7], (char[]){"--file-before"}, before_text, NULL};
-        _exit(recorder_main(before >= 0 ? 19 : 17, argv));
+                        numbers[6], (char[]){"--again"}, numbers[7], NULL, NULL, NULL, NULL, NULL};
+        int argc = 17;
+        if (before >= 0)
+            argv[argc++] = before_option, argv[argc++] = before_text;
+        if (s->left)
+            argv[argc++] = left_option, argv[argc++] = left_text;
+        _exit(recorder_main(argc, argv));
     }
     close(pair[1]);
     if (before >= 0)
@@ -720,7 +726,6 @@ TEST(a_worker_that_lies_writes_no_line_of_its_own)
         CHECK(record_batch_begin(&b, &head) && record_batch_add(&b, &item));
         say(s.channels[0][0], RECORD_FRAME_BATCH, buf_slice(&b));
     }
-    say(s.channels[0][0], RECORD_FRAME_BATCH, slice_str("rubbish"));
     say(s.channels[0][0], RECORD_FRAME_SYNC, slice_str("rubbish"));
     say(s.channels[0][0], 4711, slice_str("rubbish"));
     say(s.control, CONTROL_READY, slice_of("", 0)); /* not the supervisor's word */
@@ -735,18 +740,148 @@ TEST(a_worker_that_lies_writes_no_line_of_its_own)
 }
 
 static void
-send_file(struct stage *s)
+say_with(struct stage *s, uint16_t type, struct slice payload, int fd)
 {
-    struct wire_head h = {CONTROL_FILE, 1, 0};
+    struct wire_head h = {type, 1, (uint32_t)payload.len};
     union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int))]; } control = {0};
-    struct iovec iov = {&h, sizeof h};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct iovec iov[2] = {{&h, sizeof h}, {(void *)(uintptr_t)payload.ptr, payload.len}};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = payload.len ? 2 : 1, .msg_control = &control, .msg_controllen = sizeof control};
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &s->file.fd, sizeof(int));
+    memcpy(CMSG_DATA(c), &fd, sizeof(int));
     CHECK(sendmsg(s->control, &m, 0) > 0);
+}
+
+static void
+send_file(struct stage *s)
+{
+    say_with(s, CONTROL_FILE, slice_of("", 0), s->file.fd);
+}
+
+/* As the supervisor does when worker 0 has ended and the next one starts. */
+static void
+renew_channel(struct stage *s)
+{
+    close(s->channels[0][0]);
+    close(s->channels[0][1]);
+    CHECK(channel_pair(s->channels[0]) == 0);
+    struct control_channel told = {0, channel_id(s->channels[0][1])};
+    say_with(s, CONTROL_CHANNEL, slice_of(&told, sizeof told), s->channels[0][1]);
+}
+
+static bool
+wait_control(struct stage *s, int type, uint64_t slot, uint64_t id)
+{
+    struct slice payload;
+    struct control_channel told;
+    if (next_frame(s, s->control, &payload) != type || payload.len != sizeof told)
+        return false;
+    memcpy(&told, payload.ptr, sizeof told);
+    return told.slot == slot && told.id == id;
+}
+
+TEST(a_lie_ends_its_channel_and_the_next_worker_reports_again)
+{
+    struct stage s;
+    size_t lines;
+    begin_stage(&s, "{}");
+    wait_ready(&s);
+    send_batch(&s, 0, 5, 1, 0, 2);
+    say(s.channels[0][0], RECORD_FRAME_BATCH, slice_str("rubbish"));
+    CHECK(wait_control(&s, CONTROL_CHANNEL_ENDED, 0, channel_id(s.channels[0][1])));
+    struct wire_head h = {RECORD_FRAME_BATCH, 0, 0};
+    CHECK(send(s.channels[0][0], &h, sizeof h, MSG_NOSIGNAL) < 0 && errno == EPIPE);
+    /* The other worker is not hurt. */
+    send_batch(&s, 1, 7, 1, 50, 1);
+    CHECK(wait_ack(&s, 1, 7, 1));
+    renew_channel(&s);
+    CHECK(wait_control(&s, CONTROL_CHANNEL_TAKEN, 0, channel_id(s.channels[0][1])));
+    send_batch(&s, 0, 6, 1, 10, 3);
+    CHECK(wait_ack(&s, 0, 6, 1));
+    stop_recorder(&s);
+    CHECK(count_text(s.path, "\"id\":\"id-") == 6);
+    struct verify_result r = verify_all((const char *const[]){s.path, NULL}, &lines);
+    CHECK_THAT(r.kind == VERIFY_INTACT, "%s", r.text);
+    end_stage(&s);
+}
+
+TEST(a_channel_that_is_shut_ends_with_its_worker)
+{
+    static const int how[] = {SHUT_RDWR, SHUT_WR, SHUT_RD};
+    struct stage s;
+    begin_stage(&s, "{}");
+    wait_ready(&s);
+    for (uint64_t i = 0; i < 3; i++) {
+        send_batch(&s, 0, 20 + i, 1, (int)i * 10, 2);
+        if (how[i] != SHUT_RD)
+            CHECK(wait_ack(&s, 0, 20 + i, 1));
+        CHECK(shutdown(s.channels[0][0], how[i]) == 0);
+        if (how[i] == SHUT_RD)
+            send_batch(&s, 0, 20 + i, 2, 90, 1); /* its acknowledgement finds nobody */
+        CHECK(wait_control(&s, CONTROL_CHANNEL_ENDED, 0, channel_id(s.channels[0][1])));
+        renew_channel(&s);
+        CHECK(wait_control(&s, CONTROL_CHANNEL_TAKEN, 0, channel_id(s.channels[0][1])));
+    }
+    send_batch(&s, 0, 30, 1, 30, 2);
+    CHECK(wait_ack(&s, 0, 30, 1));
+    stop_recorder(&s);
+    CHECK(count_text(s.path, "\"id\":\"id-") >= 8);
+    end_stage(&s);
+}
+
+TEST(what_a_dead_worker_left_is_written_before_the_next_is_heard)
+{
+    struct stage s;
+    begin_stage(&s, "{}");
+    wait_ready(&s);
+    kill(s.pid, SIGSTOP);
+    for (uint64_t n = 1; n <= 40; n++)
+        send_batch(&s, 0, 5, n, (int)n * 10, 5);
+    renew_channel(&s);
+    uint64_t fresh = channel_id(s.channels[0][1]);
+    send_batch(&s, 0, 6, 1, 5000, 1);
+    kill(s.pid, SIGCONT);
+    struct slice payload;
+    int type;
+    while ((type = next_frame(&s, s.control, &payload)) == CONTROL_CHANNEL_ENDED)
+        continue; /* that of the old one */
+    struct control_channel told = {0};
+    CHECK(type == CONTROL_CHANNEL_TAKEN && payload.len == sizeof told);
+    memcpy(&told, payload.ptr, sizeof told);
+    CHECK(told.slot == 0 && told.id == fresh);
+    CHECK(count_text(s.path, "\"id\":\"id-") >= 200); /* it says so when they are in the file */
+    CHECK(wait_ack(&s, 0, 6, 1));
+    stop_recorder(&s);
+    CHECK(count_text(s.path, "\"id\":\"id-") == 201);
+    end_stage(&s);
+}
+
+TEST(a_fresh_recorder_takes_what_dead_workers_left)
+{
+    struct stage s;
+    begin_stage(&s, "{}");
+    wait_ready(&s);
+    send_batch(&s, 0, 5, 1, 10, 5);
+    CHECK(wait_ack(&s, 0, 5, 1));
+    kill_recorder(&s);
+    send_batch(&s, 0, 5, 1, 10, 5); /* in the file already */
+    send_batch(&s, 0, 5, 2, 20, 5);
+    s.left = s.channels[0][1];
+    close(s.channels[0][0]);
+    CHECK(channel_pair(s.channels[0]) == 0);
+    start_recorder(&s);
+    wait_ready(&s);
+    CHECK(wait_control(&s, CONTROL_CHANNEL_TAKEN, 0, channel_id(s.channels[0][1])));
+    CHECK(count_text(s.path, "\"id\":\"id-") == 10);
+    answer_resync(&s, 0, 6, 1, 0);
+    send_batch(&s, 0, 6, 1, 30, 1);
+    CHECK(wait_ack(&s, 0, 6, 1));
+    stop_recorder(&s);
+    CHECK(count_text(s.path, "\"id\":\"id-") == 11);
+    close(s.left);
+    end_stage(&s);
 }
 
 TEST(rotation_carries_the_chain_on)

@@ -30,5 +30,10 @@ void channel_free(struct channel *c);
 bool channel_send(struct channel *c, uint16_t type, struct slice payload, const int *fds, int fd_count);
 void channel_want_writable(struct channel *c, bool want); /* CHANNEL_WRITABLE when a frame fits again */
 int channel_fd(const struct channel *c);
+/* Delivers what is queued now, and CHANNEL_CLOSED when that is the end. Inside another channel's callback its frame is no
+ * longer valid behind this. */
+void channel_drain(struct channel *c);
+/* The socket's own number, the same for all who hold it. */
+uint64_t channel_id(int fd);
 
 #endif

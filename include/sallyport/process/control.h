@@ -22,12 +22,16 @@ enum control {
     CONTROL_WANT_FILE, /* recorder: a fresh record file; struct control_want_file */
     CONTROL_FILE,     /* supervisor -> recorder: here it is (one descriptor), or none is to be had */
     CONTROL_STATE,    /* supervisor -> admin: struct control_state */
+    CONTROL_CHANNEL,  /* supervisor -> recorder: the channel of a worker that starts (one descriptor); struct control_channel */
+    CONTROL_CHANNEL_TAKEN, /* recorder: it is taken up, and what the one before held is written; struct control_channel */
+    CONTROL_CHANNEL_ENDED, /* recorder: this one is over, so its worker is to end; struct control_channel */
 };
 
 enum want_file { WANT_NONE = 0, WANT_ROTATED, WANT_LOST /* removed or replaced */, WANT_TAMPERED /* cut or written by others */ };
 
 struct control_bundle { uint64_t generation; };
 struct control_want_file { uint64_t why, first_seq; };
+struct control_channel { uint64_t slot, id /* channel_id */; };
 struct control_state { uint8_t ready, draining; };
 
 const char *role_name(enum role r);

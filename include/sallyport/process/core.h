@@ -51,6 +51,15 @@ struct loaded {
 
 #define LOADED_NOTHING .fds = {-1, -1, -1, -1}, .ca_key = -1
 
+/* Each start of a worker has a channel of records of its own: what one does to its channel ends with it. The recorder's ends
+ * stay open here, so that a recorder that is started again finds what lies in them. */
+struct record_channel {
+    int worker;          /* the end for the worker that starts next; -1: it has been given */
+    int recorder;        /* of the worker that runs, or starts next */
+    int left;            /* of the worker before, until the recorder has written what it held; -1: none */
+    bool given;          /* the running recorder has `recorder` */
+};
+
 enum phase { PHASE_STARTING = 0, PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING, PHASE_LAST /* recorder and admin end */ };
 
 struct supervisor {
@@ -65,7 +74,7 @@ struct supervisor {
     struct loaded running;
     struct sockets sockets;
     struct record_file record;
-    int record_channels[SHARED_WORKERS_MAX][2]; /* worker's end, recorder's end; both stay open here */
+    struct record_channel record_channels[SHARED_WORKERS_MAX];
     int keeper_channels[SHARED_WORKERS_MAX][2]; /* worker's end, keeper's end; likewise */
     int keeper_program;      /* its binary; -1: not looked for yet */
     char *leaf_private, *leaf_public; /* the run's leaf key (PEM); NULL before inspection is first switched on */
@@ -124,6 +133,12 @@ void keeper_close(struct supervisor *s);
 
 /* records.c */
 int records_open(struct supervisor *s, struct err *err);
+int records_channel(struct supervisor *s, unsigned slot, struct err *err); /* a worker is about to start */
+void records_channel_given(struct supervisor *s, unsigned slot);           /* and has */
+void records_recorder_started(struct supervisor *s);                       /* with all ends */
+void records_on_taken(struct supervisor *s, const struct frame *frame);
+void records_on_ended(struct supervisor *s, const struct frame *frame);
+void records_close(struct supervisor *s);
 void records_on_want(struct supervisor *s, const struct frame *frame);
 void records_event(struct supervisor *s, uint16_t event, const char *members);
 void records_revoked(struct supervisor *s, const char *before, const char *after);

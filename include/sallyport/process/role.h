@@ -26,6 +26,8 @@ struct role_start {
     uint64_t generation;
     int records[SHARED_WORKERS_MAX]; /* a worker has one, the recorder one a slot */
     int record_count;
+    int left[SHARED_WORKERS_MAX];    /* the recorder's: channels of workers that have ended */
+    int left_count;
     int keepers[SHARED_WORKERS_MAX]; /* a worker has one, the keeper one a slot */
     int keeper_count;
     int ca_key;               /* the keeper's; -1: none */
