@@ -83,6 +83,9 @@ dgram_new(struct loop *l, int fd, void (*on_packet)(void *owner, const struct pa
     /* One of the two fits the socket's family; a packet socket takes neither and needs none. */
     (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on);
     (void)setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+    /* Answers come from whatever address was asked, assigned or not. */
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
     loop_on_readable(l, fd, on_readable, d);
     return d;
 }

@@ -404,6 +404,9 @@ record_fold_key(struct buf *out, const struct record *r)
         TEXT(&w, "client", r->client.ptr ? split_client(r->client, &port) : r->client, WRITE_NULL);
     TEXT(&w, "reason", slice_str(reason_text(r->reason)), LEAVE_OUT);
     TEXT(&w, "host", r->host, WRITE_NULL);
+    /* Attempts to go around the gate are told apart by protocol, and from refused requests. */
+    if (r->event == RECORD_BYPASS && r->extra.len && is_printable(r->extra))
+        return !w.full && buf_append(out, text + 1, (size_t)(w.at - text) - 1) && buf_append_str(out, ",") && buf_append_slice(out, r->extra);
     /* Without the comma of the first member. */
     return !w.full && buf_append(out, text + 1, (size_t)(w.at - text) - 1);
 }
