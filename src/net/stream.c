@@ -417,6 +417,8 @@ tls_free(struct tls_side *t)
 {
     if (!t)
         return;
+    /* A connection that ends without goodbyes would take its session with it: nobody could resume it. */
+    SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     if (t->first)
         mem_wipe(t->first, t->first_len);
