@@ -33,6 +33,7 @@
     {"--token-file", OPTION_TEXT, &(o)->token_file, "FILE", "the sandbox's token; read again when it changes, never inside"},      \
     {"--expose-token", OPTION_FLAG, &(o)->expose_token, NULL, "put the token into the proxy URL inside, the classic way"},        \
     {"--work-item", OPTION_TEXT, &(o)->work_item, "FILE", "session and policy from a work item (JSON; - is standard input)"},      \
+    {"--inspect", OPTION_TEXT, &(o)->inspect, "MODE", "look into TLS: off, listed (what the policy names) or all"},                 \
     {"--transparent", OPTION_FLAG, &(o)->transparent, NULL, "serve programs that know of no proxy: ports 80 and 443, and DNS"},    \
     {"--port", OPTION_REPEATED, &(o)->ports, "N", "one more port for --transparent"},                                              \
     {"--workdir", OPTION_TEXT, &(o)->workdir, "DIR", "a directory that CMD starts in and may write"},                              \
@@ -140,6 +141,8 @@ make_words(struct words *w, const struct run *r, const char *own, int wait_fd, i
         add_word(w, "--no-proxy-env");
     if (o->expose_token)
         add_in_dir(w, "--credential-file", r, "credential");
+    if (r->inspects)
+        add_in_dir(w, "--ca-bundle", r, "ca-bundle.pem");
     add_list(w, "--port", &o->ports);
     add_list(w, "--bind", &o->binds);
     add_list(w, "--bind-ro", &o->binds_ro);

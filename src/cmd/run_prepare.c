@@ -98,6 +98,15 @@ real_name(const char *path)
     return above ? mem_printf("%s/%s", above, slash ? slash + 1 : path) : mem_strdup(path);
 }
 
+/* Read once and copied: from then on it may lie anywhere, but it is not shown. */
+static void
+hide(struct run *r, const char *path)
+{
+    cleanup_free char *real = path ? real_name(path) : NULL;
+    if (real && any_holder(r, real) && r->hide_count < RUN_HIDES_MAX)
+        r->hides[r->hide_count++] = steal(&real);
+}
+
 static int
 keep_outside(struct run *r, const char *what, const char *path, struct err *err)
 {
@@ -107,18 +116,8 @@ keep_outside(struct run *r, const char *what, const char *path, struct err *err)
     const char *holder = writable_holder(r, real);
     if (holder)
         return err_invalid(err, "%s: %s lies in %s, where the sandbox could replace it; keep it elsewhere", what, path, holder);
-    if (any_holder(r, real) && r->hide_count < sizeof r->hides / sizeof r->hides[0])
-        r->hides[r->hide_count++] = steal(&real);
+    hide(r, path);
     return 0;
-}
-
-/* Read once and copied: from then on it may lie anywhere, but it is not shown. */
-static void
-hide(struct run *r, const char *path)
-{
-    cleanup_free char *real = path ? real_name(path) : NULL;
-    if (real && any_holder(r, real) && r->hide_count < sizeof r->hides / sizeof r->hides[0])
-        r->hides[r->hide_count++] = steal(&real);
 }
 
 /* ---- the folder ---- */
@@ -261,6 +260,10 @@ place_path(void *arg, const char *setting, const char *value)
     cleanup_free char *what = mem_printf("%s: %s", p->r->o.config, setting);
     if (!p->failed && keep_outside(p->r, what, whole, p->err) < 0)
         p->failed = true;
+    if (strcmp(setting, "inspect.ca") == 0) { /* a folder is not hidden as a whole */
+        cleanup_free char *key = mem_printf("%s/ca.key", whole);
+        hide(p->r, key);
+    }
     return whole;
 }
 
@@ -391,25 +394,24 @@ write_config(struct run *r, json_t *root, struct err *err)
 
 /* The policy that is in force for all of the run: a copy. */
 static int
+read_policy(struct run *r, struct err *err)
+{
+    size_t len;
+    if (r->o.policy)
+        return file_read(r->o.policy, POLICY_MAX, FILE_ANY, &r->policy_text, &len, err);
+    if (r->work_policy)
+        r->policy_text = mem_strdup(r->work_policy);
+    else if (r->o.gateway)
+        r->policy_text = mem_strdup(FORWARD_ALL);
+    else if (!r->o.config)
+        r->policy_text = mem_strdup(DENY_ALL);
+    return 0;
+}
+
+static int
 write_policy(struct run *r, struct err *err)
 {
-    char *text = NULL;
-    size_t len;
-    int rc = 0;
-    if (r->o.policy) {
-        if (file_read(r->o.policy, POLICY_MAX, FILE_ANY, &text, &len, err) < 0)
-            return -1;
-    } else if (r->work_policy) {
-        text = mem_strdup(r->work_policy);
-    } else if (r->o.gateway) {
-        text = mem_strdup(FORWARD_ALL);
-    } else if (!r->o.config) {
-        text = mem_strdup(DENY_ALL);
-    }
-    if (text)
-        rc = write_private(r, "policy.json", text, err);
-    free(text);
-    return rc;
+    return r->policy_text ? write_private(r, "policy.json", r->policy_text, err) : 0;
 }
 
 /* The gate may be started much later: what is wrong with a policy is said now. */
@@ -468,7 +470,9 @@ run_begin(struct run *r, struct err *err)
     hide(r, r->o.policy);
     if (check_options(r, err) < 0 || make_dir(r, err) < 0)
         return -1;
-    return read_config(r, &r->config, err);
+    if (read_config(r, &r->config, err) < 0 || read_policy(r, err) < 0)
+        return -1;
+    return run_make_trust(r, err);
 }
 
 int
@@ -487,7 +491,7 @@ void
 run_remove(struct run *r)
 {
     static const char *const names[] = {"jwks.json", "config.json", "policy.json", "credential", "notify", "gate.log", "decisions.jsonl",
-                                        "decisions.jsonl.lock"};
+                                        "decisions.jsonl.lock", "ca.pem", "ca.key", "ca-bundle.pem"};
     for (size_t i = 0; r->dir && i < sizeof names / sizeof names[0]; i++) {
         cleanup_free char *path = in_dir(r, names[i]);
         unlink(path);
@@ -512,4 +516,5 @@ run_remove(struct run *r)
     free(steal(&r->sandbox));
     free(steal(&r->session));
     free(steal(&r->work_policy));
+    free(steal(&r->policy_text));
 }

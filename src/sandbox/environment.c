@@ -4,8 +4,10 @@
 #include "sallyport/sandbox/environment.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "sallyport/base/mem.h"
+#include "sallyport/sandbox/trust.h"
 
 #define VARIABLES_MAX 256
 
@@ -15,18 +17,19 @@ enum merge {
     APPEND,   /* ours behind the caller's, a space between */
 };
 
-enum when { ALWAYS = 1, PROXY, TRUST };
+enum when { ALWAYS = 1, PROXY, TRUST, EITHER };
 
 struct row {
     const char *name;  /* "LC_*": every name that begins so */
     enum merge merge;
     enum when when;
-    const char *value; /* %P the proxy's URL, %B the bundle, %I the sandbox */
+    const char *value; /* %P the proxy's URL, %B the bundle, %J Java's options, %I the sandbox */
 };
 
 #define JAVA_PROXY                                                                                                     \
     "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=3128 "              \
     "-Dhttp.nonProxyHosts=localhost|127.*|[::1] -Djdk.http.auth.tunneling.disabledSchemes="
+#define JAVA_TRUST "-Djavax.net.ssl.trustStore=" INSIDE_JAVA_STORE " -Djavax.net.ssl.trustStoreType=JKS"
 #define LOOPBACK "localhost,127.0.0.1,::1"
 
 static const struct row rows[] = {
@@ -68,7 +71,7 @@ static const struct row rows[] = {
     {"CLOUDSDK_PROXY_TYPE", SET, PROXY, "http"},
     {"CLOUDSDK_PROXY_ADDRESS", SET, PROXY, "127.0.0.1"},
     {"CLOUDSDK_PROXY_PORT", SET, PROXY, "3128"},
-    {"JAVA_TOOL_OPTIONS", APPEND, PROXY, JAVA_PROXY},
+    {"JAVA_TOOL_OPTIONS", APPEND, EITHER, "%J"},
     /* One bundle, the system's roots and the CA: it may replace as well as add. */
     {"SSL_CERT_FILE", SET, TRUST, "%B"},
     {"CURL_CA_BUNDLE", SET, TRUST, "%B"},
@@ -139,6 +142,8 @@ expand(const struct environment_in *in, const char *value)
                           SANDBOX_PROXY_PORT);
     if (strcmp(value, "%B") == 0)
         return mem_strdup(in->ca_bundle);
+    if (strcmp(value, "%J") == 0)
+        return mem_printf("%s%s%s", in->proxy ? JAVA_PROXY : "", in->proxy && in->ca_bundle ? " " : "", in->ca_bundle ? JAVA_TRUST : "");
     return mem_strdup(strcmp(value, "%I") == 0 ? in->id : value);
 }
 
@@ -180,6 +185,8 @@ is_wanted(const struct environment_in *in, enum when when)
         return in->proxy;
     case TRUST:
         return in->ca_bundle != NULL;
+    case EITHER:
+        return in->proxy || in->ca_bundle;
     }
     return false;
 }
@@ -206,7 +213,36 @@ find_row(const char *name, size_t len)
     return NULL;
 }
 
-/* What was asked for by name goes over the table, but joins what programs need to find the proxy. */
+/* What --env says of the variable, else the caller's value, else NULL. */
+static const char *
+value_before(const struct environment_in *in, const char *name)
+{
+    size_t len = strlen(name);
+    for (size_t i = in->wanted ? in->wanted->count : 0; i-- > 0;)
+        if (same_name(in->wanted->items[i], name, len))
+            return in->wanted->items[i] + len + 1;
+    return value_in(in->caller, name, len);
+}
+
+static bool
+is_bundle_row(const struct row *row)
+{
+    return row->value && strcmp(row->value, "%B") == 0;
+}
+
+const char *
+environment_trust_file(const struct environment_in *in, size_t *i)
+{
+    for (; *i < sizeof rows / sizeof rows[0]; ++*i) {
+        const char *value = is_bundle_row(&rows[*i]) ? value_before(in, rows[*i].name) : NULL;
+        if (value && *value)
+            return value;
+    }
+    return NULL;
+}
+
+/* What was asked for by name goes over the table, but joins what programs need to find the proxy. A trust file that could be
+ * read here is in the bundle; any other may lie inside, where only the user knows it. */
 static int
 add_wanted(struct making *m, const char *text, struct err *err)
 {
@@ -222,6 +258,8 @@ add_wanted(struct making *m, const char *text, struct err *err)
         put(m, mem_printf("%.*s=%s %s", (int)len, text, value, ours));
         return 0;
     }
+    if (row && is_bundle_row(row) && is_wanted(m->in, row->when) && access(value, R_OK) == 0)
+        return 0;
     put(m, mem_printf("%.*s=%s", (int)len, text, value));
     return 0;
 }

@@ -10,7 +10,7 @@
 
 #include "sallyport/base/file.h"
 #include "sallyport/base/mem.h"
-#include "sallyport/sandbox/mounts.h"
+#include "sallyport/sandbox/trust.h"
 
 const char *const etc_shown[] = {
     "/etc/alternatives", "/etc/bash.bashrc", "/etc/ca-certificates", "/etc/ca-certificates.conf", "/etc/crypto-policies",
@@ -23,17 +23,23 @@ const char *const etc_shown[] = {
 };
 
 static int
-write_file(const char *path, const char *text, struct err *err)
+write_bytes(const char *path, struct slice bytes, struct err *err)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0 && errno == ELOOP) { /* an image's link leads nowhere here */
         unlink(path);
         fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     }
-    int rc = fd < 0 || fd_write_all(fd, slice_str(text)) < 0 ? err_errno(err, "%s", path) : 0;
+    int rc = fd < 0 || fd_write_all(fd, bytes) < 0 ? err_errno(err, "%s", path) : 0;
     if (fd >= 0)
         close(fd);
     return rc;
+}
+
+static int
+write_file(const char *path, const char *text, struct err *err)
+{
+    return write_bytes(path, slice_str(text), err);
 }
 
 static int
@@ -67,6 +73,18 @@ write_maven(const struct place *p, struct err *err)
     return 0;
 }
 
+static int
+write_trust(const char *ca_bundle, struct err *err)
+{
+    struct buf store;
+    if (mkdir("/etc/sallyport", 0755) < 0 && errno != EEXIST)
+        return err_errno(err, "/etc/sallyport");
+    buf_init(&store, 2 * TRUST_BUNDLE_MAX);
+    int rc = trust_java_store(ca_bundle, &store) ? write_bytes(INSIDE_JAVA_STORE, buf_slice(&store), err) : err_invalid(err, INSIDE_JAVA_STORE ": is too large");
+    buf_done(&store);
+    return rc < 0 ? -1 : write_file(INSIDE_CA_BUNDLE, ca_bundle, err);
+}
+
 int
 etc_write(const struct sandbox_options *o, const struct place *p, const char *ca_bundle, struct err *err)
 {
@@ -82,9 +100,7 @@ etc_write(const struct sandbox_options *o, const struct place *p, const char *ca
         return -1;
     if (!o->rootfs && symlink("/proc/self/mounts", "/etc/mtab") < 0 && errno != EEXIST)
         return err_errno(err, "/etc/mtab");
-    if (ca_bundle && mkdir("/etc/sallyport", 0755) < 0 && errno != EEXIST)
-        return err_errno(err, "/etc/sallyport");
-    if (ca_bundle && write_file(INSIDE_CA_BUNDLE, ca_bundle, err) < 0)
+    if (ca_bundle && write_trust(ca_bundle, err) < 0)
         return -1;
     return o->no_proxy_env ? 0 : write_maven(p, err);
 }

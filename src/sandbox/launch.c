@@ -27,6 +27,7 @@
 #include "sallyport/sandbox/mounts.h"
 #include "sallyport/sandbox/talk.h"
 #include "sallyport/sandbox/terminal.h"
+#include "sallyport/sandbox/trust.h"
 
 #define GATE_DELAY_MS 5      /* longer than `true` runs, shorter than what any program with a network needs to begin */
 #define GATE_START_MS 10000  /* until it serves what already waits */
@@ -35,7 +36,6 @@
 #define ORPHANS_END_MS 2000
 #define TIMEOUT_GRACE_MS 2000
 #define CREDENTIAL_MAX 32768
-#define CA_BUNDLE_MAX (8u << 20)
 
 struct launcher {
     struct sandbox_options o;
@@ -89,8 +89,6 @@ read_files(struct launcher *l, struct err *err)
             return -1;
         l->credential[strcspn(l->credential, "\r\n")] = '\0';
     }
-    if (l->o.ca_bundle && file_read(l->o.ca_bundle, CA_BUNDLE_MAX, FILE_ANY, &l->ca_bundle, &len, err) < 0)
-        return err_wrap(err, "--ca-bundle");
     return 0;
 }
 
@@ -117,7 +115,9 @@ prepare(struct launcher *l, struct err *err)
         return -1;
     if (read_files(l, err) < 0)
         return -1;
-    struct environment_in in = {environ, &l->o.env, l->credential, l->o.id, l->ca_bundle ? INSIDE_CA_BUNDLE : NULL, !l->o.no_proxy_env};
+    struct environment_in in = {environ, &l->o.env, l->credential, l->o.id, l->o.ca_bundle ? INSIDE_CA_BUNDLE : NULL, !l->o.no_proxy_env};
+    if (l->o.ca_bundle && trust_read(l->o.ca_bundle, &in, &l->ca_bundle, err) < 0)
+        return err_wrap(err, "--ca-bundle");
     l->env = environment_make(&in, err);
     if (!l->env || place_choose(&l->o, &l->place, err) < 0)
         return -1;

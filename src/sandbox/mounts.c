@@ -2,6 +2,7 @@
  * then the new root becomes `/` and the old one is let go; only then are the sources put in their places. So a link in a
  * directory that somebody else wrote can point at nothing outside. Needs open_tree, fsopen and mount_setattr (Linux 5.12). */
 #include "sallyport/sandbox/mounts.h"
+#include "sallyport/sandbox/trust.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -525,6 +526,18 @@ cover_hidden(const struct sandbox_options *o, struct err *err)
     return 0;
 }
 
+/* For programs that ask no variable. */
+static int
+cover_trust(const struct tree_wish *w, struct err *err)
+{
+    struct stat st;
+    for (size_t i = 0; w->ca_bundle && trust_stores[i]; i++)
+        if (stat(trust_stores[i], &st) == 0 && S_ISREG(st.st_mode) &&
+            cover(trust_stores[i], INSIDE_CA_BUNDLE, QUIET | MOUNT_ATTR_RDONLY, err) < 0)
+            return -1;
+    return 0;
+}
+
 static int
 close_root(const struct sandbox_options *o, struct err *err)
 {
@@ -544,7 +557,7 @@ assemble(struct tree *t, struct err *err)
     for (size_t i = 0; i < t->count; i++)
         if (put(&t->parts[i], err) < 0)
             return -1;
-    if (narrow_proc(err) < 0 || cover_hidden(w->options, err) < 0)
+    if (narrow_proc(err) < 0 || cover_hidden(w->options, err) < 0 || cover_trust(w, err) < 0)
         return -1;
     return close_root(w->options, err);
 }

@@ -10,9 +10,11 @@
 #include "sallyport/base/err.h"
 #include "sallyport/cmd/cmd.h"
 
+#define RUN_HIDES_MAX 32
+
 struct run_options {
     bool help, json, quiet, transparent, expose_token, no_proxy_env;
-    const char *policy, *config, *token_file, *gateway, *gateway_ca, *work_item;
+    const char *policy, *config, *token_file, *gateway, *gateway_ca, *work_item, *inspect;
     const char *workdir, *rootfs, *memory, *cpus, *pids, *timeout, *limits;
     struct option_list ports, binds, binds_ro, env;
 };
@@ -30,8 +32,10 @@ struct run {
     int64_t token_ttl_s, token_since_s;
     json_t *config;         /* of --config, until the gate's is written from it */
     bool has_policy;        /* one for everybody is in the folder */
+    char *policy_text;      /* that one */
+    bool inspects;          /* the folder has a bundle that the sandbox trusts */
     char *key_pem;          /* ephemeral; never on disk */
-    const char *hides[8];
+    const char *hides[RUN_HIDES_MAX];
     size_t hide_count;
 };
 
@@ -44,6 +48,9 @@ int run_renew_tokens(struct run *r, struct err *err);
 /* Seconds until the next renewal; -1: none. */
 int64_t run_renewal_in(const struct run *r);
 void run_remove(struct run *r);
+
+/* Where inspection is asked for: its CA, unless the configuration names one, and the bundle, before the helper is started. */
+int run_make_trust(struct run *r, struct err *err);
 
 /* A work item (--work-item): JSON of who runs what under which policy. Secrets in it are read here and go no further. */
 int run_read_work_item(struct run *r, struct err *err);

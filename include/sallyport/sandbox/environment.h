@@ -3,6 +3,7 @@
 #define SALLYPORT_SANDBOX_ENVIRONMENT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "sallyport/base/err.h"
 #include "sallyport/sandbox/options.h"
@@ -16,6 +17,8 @@ struct environment_in {
     bool proxy;              /* set the variables that point at the proxy */
 };
 
+/* The files that trust variables had named before, of --env and the caller's: the next from row *i on, or NULL. */
+const char *environment_trust_file(const struct environment_in *in, size_t *i);
 /* A NULL-terminated array of heap texts; free with environment_free. NULL with err: an --env that is none. */
 char **environment_make(const struct environment_in *in, struct err *err);
 void environment_free(char **env);

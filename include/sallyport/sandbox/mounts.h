@@ -6,8 +6,6 @@
 #include "sallyport/sandbox/options.h"
 #include "sallyport/sandbox/place.h"
 
-#define INSIDE_CA_BUNDLE "/etc/sallyport/ca-bundle.pem"
-
 struct tree_wish {
     const struct sandbox_options *options;
     const struct place *place;
