@@ -55,6 +55,7 @@ struct slot {
     uint64_t resend_last;    /* batches up to here are compared with the log's end */
     unsigned complaints;     /* said about this worker */
     struct list held;
+    size_t held_bytes;
 };
 
 struct recorder {
@@ -259,9 +260,15 @@ ask_again(struct recorder *r, struct slot *s)
     s->lost = false;
 }
 
+/* A worker keeps no more than this unacknowledged, so an honest one never sends more before it answers. */
 static void
 hold_batch(struct slot *s, struct slice frame)
 {
+    if (frame.len > JOURNAL_UNACKED_MAX - s->held_bytes) {
+        end_for_a_lie(s, "more than may be unacknowledged, without an answer to what it was asked");
+        return;
+    }
+    s->held_bytes += frame.len;
     struct held *h = mem_alloc(sizeof *h + frame.len);
     *h = (struct held){.len = frame.len};
     memcpy(h->bytes, frame.ptr, frame.len);
@@ -277,6 +284,7 @@ release_held(struct recorder *r, struct slot *s, bool living, uint64_t living_ep
         struct slice frame = slice_of(h->bytes, h->len), items;
         struct record_batch batch;
         list_remove(&s->held, &h->node);
+        s->held_bytes -= h->len;
         if (record_batch_check(frame, &batch, &items) && (!living || batch.epoch != living_epoch)) {
             s->resend_last = batch.number;
             s->epoch = batch.epoch;

@@ -807,6 +807,46 @@ TEST(a_lie_ends_its_channel_and_the_next_worker_reports_again)
     end_stage(&s);
 }
 
+static void
+say_patiently(int fd, uint16_t type, struct slice payload, bool *gone)
+{
+    struct wire_head h = {type, 0, (uint32_t)payload.len};
+    struct iovec iov[2] = {{&h, sizeof h}, {(void *)(uintptr_t)payload.ptr, payload.len}};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
+    struct pollfd p = {fd, POLLOUT, 0};
+    while (sendmsg(fd, &m, MSG_NOSIGNAL) < 0 && !(*gone = errno == EPIPE))
+        poll(&p, 1, 1000);
+}
+
+TEST(a_worker_that_never_answers_is_ended_before_it_fills_the_memory)
+{
+    struct stage s;
+    struct buf b;
+    bool gone = false;
+    unsigned sent = 0;
+    begin_stage(&s, "{}");
+    wait_ready(&s);
+    kill_recorder(&s);
+    start_recorder(&s); /* and asks all to send again */
+    wait_ready(&s);
+    buf_init(&b, CHANNEL_FRAME_MAX);
+    for (uint64_t n = 1; !gone && sent < 64u << 20; n++) {
+        make_batch(&b, 5, n, (int)n * 100, 100);
+        say_patiently(s.channels[0][0], RECORD_FRAME_BATCH, buf_slice(&b), &gone);
+        sent += (unsigned)buf_len(&b);
+    }
+    CHECK_THAT(gone && sent > JOURNAL_UNACKED_MAX && sent < 4 * JOURNAL_UNACKED_MAX, "%u bytes", sent);
+    CHECK(wait_control(&s, CONTROL_CHANNEL_ENDED, 0, channel_id(s.channels[0][1])));
+    renew_channel(&s);
+    CHECK(wait_control(&s, CONTROL_CHANNEL_TAKEN, 0, channel_id(s.channels[0][1])));
+    answer_resync(&s, 1, 7, 1, 0);
+    send_batch(&s, 0, 6, 1, 5, 1);
+    CHECK(wait_ack(&s, 0, 6, 1));
+    stop_recorder(&s);
+    buf_done(&b);
+    end_stage(&s);
+}
+
 TEST(a_channel_that_is_shut_ends_with_its_worker)
 {
     static const int how[] = {SHUT_RDWR, SHUT_WR, SHUT_RD};
