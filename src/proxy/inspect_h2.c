@@ -52,6 +52,7 @@ struct inspect_call {
     struct h2_head *trailers; /* likewise */
     bool request_ended, answered, response_ended;
     unsigned interim;
+    int64_t replied_ms;      /* when our own answer was begun; 0: it was not */
 };
 
 static void finish_call(struct inspect_call *call, enum reason reason, const char *cause);
@@ -528,6 +529,7 @@ inspect_h2_reply(struct inspect_call *call, const struct reply_facts *facts)
     buf_init(&bytes, REPLY_MAX);
     struct h2_head *head = reply_head(facts, &bytes);
     call->answered = call->response_ended = true;
+    call->replied_ms = loop_now_ms(call->h->loop);
     h2_stream_discard(call->down);
     if (h2_submit_response(call->down, head) && !head->end) {
         h2_stream_write(call->down, buf_slice(&bytes));
@@ -703,6 +705,19 @@ is_stuck(const struct side *side, int64_t now_ms, int64_t limit_ms)
     return limit_ms && buf_len(&side->out) > 0 && now_ms - side->moved_ms > limit_ms;
 }
 
+/* The exchange behind such an answer is over, so that its clock no longer runs: a client that opens no window for the answer
+ * would keep the tunnel for as long as it likes. */
+static void
+drop_unread(struct inspect_h2 *h, int64_t now_ms, int64_t limit_ms)
+{
+    for (struct list_node *n = list_first(&h->calls), *next; limit_ms && n; n = next) {
+        struct inspect_call *call = list_entry(n, struct inspect_call, node);
+        next = list_next(&h->calls, n);
+        if (!call->x && call->replied_ms && now_ms - call->replied_ms > limit_ms)
+            drop(call, H2_CANCEL);
+    }
+}
+
 static void
 on_tick(void *arg)
 {
@@ -718,6 +733,7 @@ on_tick(void *arg)
     }
     if (is_stuck(&h->upstream, now_ms, idle_ms))
         h->upstream.eof = true;
+    drop_unread(h, now_ms, idle_ms);
     if (h->tunnel->proxy->draining || (idle_ms && list_empty(&h->calls) && now_ms - h->active_ms > idle_ms))
         leave(h);
     wake(h);

@@ -57,11 +57,11 @@ class NodeOrigin:
         self.process.wait()
 
 
-def start_gate(policy=None, **inspect):
+def start_gate(policy=None, limits=None, **inspect):
     if not os.path.exists(os.path.join(FOLDER, "ca")):
         gates.run("ca", "init", "--dir", os.path.join(FOLDER, "ca"))
     hosts = {HOST: [ORIGIN], RULED: [ORIGIN], OTHER: [ORIGIN], BAD: [BAD_ORIGIN], LOADED: [netns.OTHER_ORIGIN]}
-    config = {"inspect": {"mode": "all", "ca": os.path.join(FOLDER, "ca"), **inspect},
+    config = {"inspect": {"mode": "all", "ca": os.path.join(FOLDER, "ca"), **inspect}, "limits": limits or {},
               "upstream": {"hosts": hosts, "ca_file": CA.path, "allow_addresses": ["127.0.9.0/24"]}}
     document = gates.limited(HOST, RULED, OTHER, BAD, LOADED, rules=RULES, inspect={"mode": "all"}, **(policy or {}))
     return gates.Gate({"default": document}, config).start()
@@ -405,6 +405,24 @@ def a_slow_reader_holds_its_windows_and_no_more():
     expect(grown < 64 << 20, f"{grown} bytes for 40 streams of 26 MB that nobody reads")
     for raw in raws:
         raw.close()
+
+
+@case
+def a_refusal_that_nobody_reads_does_not_keep_the_tunnel():
+    global gate
+    outer = gate
+    gate = start_gate(limits={"idle_timeout_ms": 1000})
+    try:
+        raw = Raw("unread", host=RULED)
+        raw.send(frame(4, 0, 0, struct.pack(">HI", 4, 0)) + frame(1, 5, 1, request(RULED, "/private")))
+        reset = [f for f in raw.frames(lambda f: f[0] == 3) if f[0] == 3]
+        expect(reset and reset[0][2:] == (1, struct.pack(">I", 8)), f"the stream is not given up: {reset}")
+        expect(any(f[0] == 7 for f in raw.frames(lambda f: False)), "no GOAWAY before the end")
+        gate.record("close", sandbox="unread", host=RULED, cause="upstream_closed")
+    finally:
+        gate.stop()
+        gate.cleanup()
+        gate = outer
 
 
 @case
