@@ -185,10 +185,15 @@ $(OUT)/bin/%: $(OUT)/tests/fuzz/%_fuzz.o $(OUT)/libsallyport.a
 docs: ## write the pages that are made from the code: docs/REASONS.md, the table of docs/CONFIGURATION.md
 	@tools/reasons > docs/REASONS.md.tmp && mv -f docs/REASONS.md.tmp docs/REASONS.md
 	@tools/settings
+build/bench/tls%: bench/tls%.c bench/common.h bench/tls.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 $(WARN) -D_GNU_SOURCE -I. -o $@ $< -lssl -lcrypto
 build/bench/%: bench/%.c bench/common.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 $(WARN) -D_GNU_SOURCE -I. -o $@ $<
 bench: ## measure against squid and tinyproxy on loopback, medians of interleaved rounds (minutes)
 	@tools/deps bench
-	@$(SUBMAKE) -j$(JOBS) build/sallyport build/bench/load build/bench/origin
+	@$(SUBMAKE) -j$(JOBS) build/sallyport build/bench/load build/bench/origin \
+		build/bench/tlsload build/bench/tlsorigin build/bench/tlsrelay build/bench/through
 	@PATH="$$PATH:/usr/sbin" bench/run $(BENCH_FLAGS)
+	@PATH="$$PATH:/usr/sbin" bench/run-tls $(BENCH_TLS_FLAGS)
