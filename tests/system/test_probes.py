@@ -67,7 +67,7 @@ def script(text):
 
 
 def inside(text, *options, way=ROOT, seconds=60, **more):
-    """Runs it to its end, with the usual policy and configuration; the lines it printed are JSON."""
+    """Runs it to its end, with the usual policy and configuration; the lines that it printed are JSON."""
     r = run(script(text), "--bind-ro", INSIDE, *options, way=way, seconds=seconds, **{"policy": policy(), "config": config(), **more})
     expect(r.status == 0, f"it ended with {r.status}: {r.out[-600:]} {r.err[:900]}")
     r.said = [json.loads(line) for line in r.out.splitlines()]
@@ -303,6 +303,33 @@ def transparent_answers_to_names_are_no_bypass(way):
     equal(bypasses(r.kept), set(), "bypass records of a program that asked the responder alone")
 
 
+@each_way
+def a_flood_of_names_mixes_none(way):
+    """More names below a wildcard than there are synthetic addresses: an address that was given again is the new name's."""
+    r = inside(ASK + """
+def address_of(name):
+    query = b"\\x12\\x34\\x01\\x00\\x00\\x01" + bytes(6) + b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\\0\\0\\x01\\0\\x01"
+    for _ in range(5):
+        s.send(query)
+        try:
+            return socket.inet_ntoa(s.recv(4096)[-4:])
+        except TimeoutError:
+            pass
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.settimeout(2)
+    s.connect(("127.0.0.1", 53))
+    first = address_of("n0.cdn.shop.example")
+    seen = {first}
+    for i in range(1, 4500):
+        seen.add(address_of(f"n{i}.cdn.shop.example"))
+page = lambda host: answer_of(first, 80, f"GET / HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n".encode()).decode()[:12]
+print(json.dumps([len(seen), page("n0.cdn.shop.example")]))
+""", "--transparent", way=way)
+    count, page = r.said[0]
+    expect(count <= 4096, f"{count} synthetic addresses")
+    equal(page, "HTTP/1.1 421", "the first name at an address that belongs to another by now")
+
+
 # ---- through the proxy: what no policy opens
 
 @each_way
@@ -429,6 +456,24 @@ print(json.dumps(refusals))
     equal(sum(folded.values()), 30 + 290, f"folded into `repeated`: {folded}")
     account = r.account()
     equal((account["denied"], account["bypass_attempts"]), (40, 300), "denied and bypass attempts in the account")
+
+
+@each_way
+def refusals_of_many_hosts_are_no_failures(way):
+    """More than are told apart: the rest is counted together, and nothing of it turns into something else."""
+    r = inside("""
+refusals = 0
+for i in range(5000):
+    with socket.create_connection(("127.0.0.1", 3128)) as s:
+        s.sendall(f"CONNECT h{i}.denied.example:443 HTTP/1.1\\r\\nHost: h{i}.denied.example:443\\r\\n\\r\\n".encode())
+        refusals += s.recv(4096).startswith(b"HTTP/1.1 403")
+print(json.dumps(refusals))
+""", way=way)
+    equal(r.said, [5000], "refused")
+    counted = len(kept(r, "decision", decision="deny")) + sum(x["count"] for x in kept(r, "repeated"))
+    equal(counted, 5000, "on record, singly or counted")
+    account = r.account()
+    equal((account["failed"], account["allowed"]), (0, 0), "failed and allowed in the account")
 
 
 # ---- tokens
@@ -606,6 +651,26 @@ print(json.dumps([os.getcwd(), failing(lambda: open("made", "w").write("x"))]))
 
 
 @each_way
+def no_setuid_file_is_left_in_a_named_directory(way):
+    """Outside, a file of root's (or the caller's) with the setuid bit would lend that user to whoever runs it."""
+    work = sandbox.give(tempfile.mkdtemp(prefix="suid-", dir=FOLDER), way)
+    inside("""
+def made(name, mode=0o755):
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY, mode))
+failing(made, "by-open", 0o6755)
+made("by-chmod"); failing(os.chmod, "by-chmod", 0o4755)
+made("by-chmod-group"); failing(os.chmod, "by-chmod-group", 0o2755)
+made("by-fchmod"); f = os.open("by-fchmod", os.O_RDONLY); failing(os.fchmod, f, 0o6755)
+failing(os.mknod, "by-mknod", stat.S_IFREG | 0o6755)
+made("by-fchmodat2"); libc.syscall(ctypes.c_long(452), ctypes.c_long(-100), b"by-fchmodat2", ctypes.c_long(0o6755), ctypes.c_long(0))
+made("by-fchmodat"); libc.syscall(ctypes.c_long(268 if X86 else 53), ctypes.c_long(-100), b"by-fchmodat", ctypes.c_long(0o6755))
+""", "--workdir", work, way=way)
+    found = [f"{n} {os.lstat(os.path.join(work, n)).st_mode:o} of uid {os.lstat(os.path.join(work, n)).st_uid}" for n in sorted(os.listdir(work))
+             if os.lstat(os.path.join(work, n)).st_mode & 0o6000]
+    expect(not found, f"left behind: {found}")
+
+
+@each_way
 def what_is_bound_read_only_stays_so(way):
     top = sandbox.give(tempfile.mkdtemp(prefix="ro-", dir=FOLDER), way)
     with open(os.path.join(top, "file"), "w") as f:
@@ -643,6 +708,61 @@ def sp_048_files_of_the_run_in_named_directories(way):
     equal(r.out, "", "a policy in the working directory")
     with open(os.path.join(work, "policy.json")) as f:
         expect("shop.example" in f.read(), "the policy outside is as it was")
+
+
+# ---- an image of somebody else's making
+
+PROBE = r"""
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+static const char *tcp(const char *address, int port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    inet_pton(AF_INET, address, &to.sin_addr);
+    return connect(fd, (void *)&to, sizeof to) ? strerrorname_np(errno) : "ok";
+}
+static const char *file(const char *path, int flags)
+{
+    return open(path, flags, 0600) < 0 ? strerrorname_np(errno) : "ok";
+}
+int main(void)
+{
+    printf("{\"proxy\": \"%s\", \"world\": \"%s\", \"shadow\": \"%s\", \"link\": \"%s\", \"write\": \"%s\", \"uid\": %d}\n", tcp("127.0.0.1", 3128),
+           tcp("5.5.5.5", 7), file("/etc/shadow", O_RDONLY), file("/outside", O_RDONLY), file("/bin/probe", O_WRONLY), (int)getuid());
+}
+"""
+
+
+@each_way
+def an_image_whose_links_point_outside(way):
+    image = tempfile.mkdtemp(prefix="image-", dir=FOLDER)
+    os.makedirs(os.path.join(image, "bin"))
+    os.symlink(FOLDER, os.path.join(image, "outside"))
+    os.mkdir(os.path.join(image, "real"))
+    os.symlink("/real", os.path.join(image, "etc"))
+    os.symlink("../../../../../../etc/shadow", os.path.join(image, "real/shadow"))
+    os.symlink("/../../../etc/passwd", os.path.join(image, "real/resolv.conf"))
+    with open(os.path.join(FOLDER, "probe.c"), "w") as f:
+        f.write("#define _GNU_SOURCE\n" + PROBE)
+    p = subprocess.run(["gcc", "-static", "-o", os.path.join(image, "bin/probe"), os.path.join(FOLDER, "probe.c")], stderr=subprocess.PIPE, text=True)
+    if p.returncode:
+        raise Skip("no static programs can be made here")
+    sandbox.give(image, way)
+    before = open("/etc/passwd").read()
+    r = run(["/bin/probe"], "--rootfs", image, way=way, policy=policy(), config=config())
+    expect(r.status == 0, f"{r.status} {r.err[:500]}")
+    got = json.loads(r.out)
+    uid = got.pop("uid")
+    equal((got["proxy"], got["world"]), ("ok", "ECONNREFUSED"), "the proxy, the world")
+    expect(got["shadow"] in ("ELOOP", "ENOENT") and got["link"] == "ENOENT" and uid != 0, f"{got} as {uid}")
+    expect(open("/etc/passwd").read() == before and sorted(os.listdir(image)) == ["bin", "etc", "outside", "real"], "the image or the host was written")
+    equal(bypasses(r.kept), {("tcp", "5.5.5.5", 7)}, "bypass records")
 
 
 # ---- descriptors that would lead out
@@ -858,6 +978,28 @@ def without_privileges_the_setting_in_the_way_is_named():
         return [r.status, r.err]
     status, err = without_user_namespaces(go)
     expect(status == 125 and "user.max_user_namespaces" in err, f"{status} {err}")
+
+
+@case
+def root_of_a_user_namespace_of_one_id():
+    """As in a rootless container: root by name, with nobody else to become."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if netns.privileged():
+                netns.become_root_of_a_user_namespace()
+            r = run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://{ALLOWED}/"], way=sandbox.AS_WE_ARE, policy=policy(), config=config())
+            os.write(theirs, json.dumps([r.status, r.out, r.err[:600]]).encode())
+        except BaseException as e:
+            os.write(theirs, json.dumps([-1, "", f"{type(e).__name__}: {e}"]).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as f:
+        status, out, err = json.loads(f.read())
+    os.waitpid(pid, 0)
+    equal((status, out), (0, "200"), f"exit status and answer ({err})")
 
 
 @each_way
