@@ -128,6 +128,8 @@ page_metrics(const struct admin_view *v, struct slice name, struct admin_reply *
     metrics_labelled(b, s, "sallyport_dns_lookups_total", "result", "Names looked up.", dns);
     single(b, "sallyport_certificates_minted_total", "counter", "Leaf certificates made for inspection.", shared_get(s, COUNTER_CERTIFICATES));
     metrics_record(b, s);
+    single(b, "sallyport_records_lost_total", "counter", "Records that could not be taken: they are missing from the decision log.",
+           shared_get(s, COUNTER_RECORDS_LOST));
     single(b, "sallyport_policy_generation", "gauge", "Grows with every configuration that takes effect.", shared_get(s, COUNTER_POLICY_GENERATION));
     metrics_labelled(b, s, "sallyport_reloads_total", "result", "Reloads.", reloads);
     single(b, "sallyport_worker_starts_total", "counter", "Worker processes started.", shared_get(s, COUNTER_WORKER_STARTS));

@@ -158,6 +158,13 @@ warm_up(void)
     OPENSSL_init_ssl(0, NULL);
 }
 
+static void
+on_lost(void *arg)
+{
+    struct worker *w = arg;
+    shared_add(w->shared, COUNTER_RECORDS_LOST, 1);
+}
+
 static int
 set_up(struct worker *w, struct err *err)
 {
@@ -175,6 +182,7 @@ set_up(struct worker *w, struct err *err)
         return -1;
     const struct settings *set = snapshot_settings(s);
     w->journal = journal_new(w->loop, w->start.records[0], set->durability, set->record_format);
+    journal_on_lost(w->journal, on_lost, w);
     struct proxy_options o = {.loop = w->loop, .snapshot = s, .journal = w->journal, .shared = w->shared,
                               .worker = (unsigned)w->start.slot, .connections_max = connections_max(set),
                               .keeper = keeper_link_new(w->loop, w->start.keeper_count ? w->start.keepers[0] : -1)};

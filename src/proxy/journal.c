@@ -2,6 +2,7 @@
  * recorder that was restarted gets again what it may have lost. Never writes a file itself. */
 #include "sallyport/proxy/journal.h"
 
+#include "sallyport/base/diag.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/base/random.h"
 #include "sallyport/net/channel.h"
@@ -40,6 +41,9 @@ struct journal {
     bool recorder_fine, stalled, closed;
     struct list wait_handed, wait_kept, wait_refused, wait_ready;
     struct timer stall;
+    uint64_t lost;          /* records not taken since that was last said */
+    void (*on_lost)(void *arg);
+    void *on_lost_arg;
 };
 
 static bool
@@ -216,6 +220,15 @@ on_turn_end(void *arg)
 /* ---- what the recorder says ---- */
 
 static void
+say_lost(struct journal *j)
+{
+    if (j->lost == 0 || !journal_available(j))
+        return;
+    diag(DIAG_ALARM, "records are taken again; %llu could not be, and are missing from the decision log", (unsigned long long)j->lost);
+    j->lost = 0;
+}
+
+static void
 on_ack(struct journal *j, struct slice payload)
 {
     struct record_ack ack;
@@ -234,6 +247,7 @@ on_ack(struct journal *j, struct slice payload)
         free(b);
         j->stalled = false;
     }
+    say_lost(j);
 }
 
 static void
@@ -307,8 +321,8 @@ take(struct journal *j, const struct record_item *item)
     return ++j->last_ticket;
 }
 
-uint64_t
-journal_add(struct journal *j, const struct record *r, bool fold)
+static uint64_t
+add(struct journal *j, const struct record *r, bool fold)
 {
     buf_clear(&j->draft);
     buf_clear(&j->key);
@@ -316,6 +330,25 @@ journal_add(struct journal *j, const struct record *r, bool fold)
         return 0;
     struct record_item item = {.fold = fold, .event = r->event, .key = buf_slice(&j->key), .draft = buf_slice(&j->draft)};
     return take(j, &item);
+}
+
+uint64_t
+journal_add(struct journal *j, const struct record *r, bool fold)
+{
+    uint64_t ticket = add(j, r, fold);
+    if (ticket == 0) {
+        j->lost++;
+        if (j->on_lost)
+            j->on_lost(j->on_lost_arg);
+    }
+    return ticket;
+}
+
+void
+journal_on_lost(struct journal *j, void (*on_lost)(void *arg), void *arg)
+{
+    j->on_lost = on_lost;
+    j->on_lost_arg = arg;
 }
 
 void

@@ -261,9 +261,17 @@ TEST(a_new_recorder_gets_again_what_is_not_acknowledged)
     end(&p);
 }
 
+static void
+count_lost(void *arg)
+{
+    size_t *n = arg;
+    ++*n;
+}
+
 TEST(a_full_queue_keeps_the_rest_and_goes_on)
 {
     struct play p;
+    size_t lost = 0;
     size_t items, got = 0, batches = 0;
     struct slice payload;
     static char path[1000];
@@ -271,6 +279,7 @@ TEST(a_full_queue_keeps_the_rest_and_goes_on)
     begin(&p, DURABILITY_WRITTEN);
     struct record r = {.event = RECORD_DECISION, .wall_us = 1, .path = slice_of(path, sizeof path), .allow = true};
     size_t taken = 0;
+    journal_on_lost(p.journal, count_lost, &lost);
     for (int turn = 0; turn < 300; turn++) {
         for (int i = 0; i < 20; i++)
             taken += journal_add(p.journal, &r, false) != 0;
@@ -280,6 +289,7 @@ TEST(a_full_queue_keeps_the_rest_and_goes_on)
     CHECK(!journal_available(p.journal));
     CHECK(taken < 6000); /* the cap */
     CHECK(journal_add(p.journal, &r, false) == 0);
+    CHECK_THAT(lost == 6001 - taken, "%zu lost, %zu taken", lost, taken);
     for (int round = 0; round < 2000 && got < taken; round++) {
         struct record_batch b = {0}, last = {0};
         while ((b = next_batch(&p, &items)).number) {
@@ -294,6 +304,7 @@ TEST(a_full_queue_keeps_the_rest_and_goes_on)
     CHECK_THAT(got == taken, "%zu of %zu", got, taken);
     CHECK(journal_flushed(p.journal) && journal_available(p.journal));
     CHECK(next(&p, &payload) == 0);
+    CHECK(journal_add(p.journal, &r, false) != 0 && lost == 6001 - taken);
     end(&p);
 }
 

@@ -25,6 +25,9 @@ bool journal_available(const struct journal *j);
 bool journal_flushed(const struct journal *j);
 /* Takes the record; returns its ticket, or 0 when it cannot be kept. fold: refusals and challenges only. */
 uint64_t journal_add(struct journal *j, const struct record *r, bool fold);
+/* on_lost is called for each record that journal_add could not take. How many they were is also said, as an alarm, when
+ * records can be taken again: the log itself does not show the gap, as they never had a number. */
+void journal_on_lost(struct journal *j, void (*on_lost)(void *arg), void *arg);
 
 /* on_done(owner, kept) comes from the loop, once, never after cancel. `handed`: the recorder's queue has it, which is
  * when a lookup or a SYN may leave. Else: it is kept as durability says, which is when a byte may leave. */
