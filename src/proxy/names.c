@@ -1,35 +1,54 @@
 /* Names and their synthetic addresses: an index into 198.18.0.0/15, and the same index in fd53:616c:6c79::/96. An index is
- * reused only when its name was the one not used for longest. */
+ * reused only when its name was the one not used for longest. A name is one sandbox's: an address that went over to another
+ * sandbox must not lead the first one there. */
 #include "sallyport/proxy/names.h"
+
+#include <assert.h>
 
 #include "sallyport/base/list.h"
 #include "sallyport/base/map.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/proxy/shared.h"
 
 #define V4_BASE 0xc6120000u      /* 198.18.0.0 */
 #define V4_SIZE 0x20000u         /* /15 */
+#define RANGE_SIZE (V4_SIZE / SHARED_WORKERS_MAX)
+_Static_assert(NAMES_MAX < RANGE_SIZE, "each worker's names fit into its range");
 static const uint8_t v6_base[12] = {0xfd, 0x53, 0x61, 0x6c, 0x6c, 0x79, 0, 0, 0, 0, 0, 0}; /* fd, then "Sally" */
 
 struct name {
     struct list_node node; /* least recently used first */
     struct host host;
+    char *key;             /* sandbox and host */
+    size_t sandbox_len;    /* of the key */
     uint32_t index;        /* 1 … NAMES_MAX */
 };
 
 struct names {
-    struct map *by_host;
+    struct map *by_key;
+    uint32_t base;         /* of this worker's range */
     struct name *by_index[NAMES_MAX + 1];
     struct list used;
     uint32_t count;
 };
 
 struct names *
-names_new(void)
+names_new(unsigned worker)
 {
     struct names *n = mem_zalloc(sizeof *n);
-    n->by_host = map_new();
+    assert(worker < SHARED_WORKERS_MAX);
+    n->base = worker * RANGE_SIZE;
+    n->by_key = map_new();
     list_init(&n->used);
     return n;
+}
+
+static void
+free_name(void *ptr)
+{
+    struct name *name = ptr;
+    free(name->key);
+    free(name);
 }
 
 void
@@ -37,7 +56,7 @@ names_free(struct names *n)
 {
     if (!n)
         return;
-    map_free(n->by_host, free);
+    map_free(n->by_key, free_name);
     free(n);
 }
 
@@ -48,8 +67,9 @@ touch(struct names *n, struct name *name)
     list_append(&n->used, &name->node);
 }
 
+/* Takes the key over. */
 static struct name *
-new_name(struct names *n, const struct host *host)
+new_name(struct names *n, char *key, size_t sandbox_len, const struct host *host)
 {
     struct name *name;
     if (n->count < NAMES_MAX) {
@@ -59,10 +79,13 @@ new_name(struct names *n, const struct host *host)
     } else {
         name = list_entry(list_first(&n->used), struct name, node);
         list_remove(&n->used, &name->node);
-        map_remove(n->by_host, host_slice(&name->host));
+        map_remove(n->by_key, slice_str(name->key));
+        free(name->key);
     }
     name->host = *host;
-    map_put(n->by_host, host_slice(host), name);
+    name->key = key;
+    name->sandbox_len = sandbox_len;
+    map_put(n->by_key, slice_str(key), name);
     list_append(&n->used, &name->node);
     return name;
 }
@@ -80,14 +103,15 @@ address_of(uint32_t index, int family)
 }
 
 struct addr
-names_address(struct names *n, const struct host *host, int family)
+names_address(struct names *n, const char *sandbox, const struct host *host, int family)
 {
-    struct name *name = map_get(n->by_host, host_slice(host));
+    cleanup_free char *key = mem_printf("%s\n%s", sandbox, host->text);
+    struct name *name = map_get(n->by_key, slice_str(key));
     if (name)
         touch(n, name);
     else
-        name = new_name(n, host);
-    return address_of(name->index, family);
+        name = new_name(n, steal(&key), strlen(sandbox), host);
+    return address_of(n->base + name->index, family);
 }
 
 /* 0: not a synthetic address. */
@@ -111,12 +135,14 @@ names_is_synthetic(const struct addr *a)
 }
 
 const struct host *
-names_find(struct names *n, const struct addr *a)
+names_find(struct names *n, const char *sandbox, const struct addr *a)
 {
     uint32_t index = index_of(a);
-    if (index == 0 || index > n->count)
+    if (index <= n->base || index - n->base > n->count)
         return NULL;
-    struct name *name = n->by_index[index];
+    struct name *name = n->by_index[index - n->base];
+    if (!slice_equal(slice_str(sandbox), slice_of(name->key, name->sandbox_len)))
+        return NULL;
     touch(n, name);
     return &name->host;
 }

@@ -276,7 +276,7 @@ attach(struct port *port, int fd, bool exclusive)
     socklen_t len = sizeof type;
     (void)getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len);
     if (port->settings->kind == LISTENER_DNS && !p->names)
-        p->names = names_new();
+        p->names = names_new(p->worker);
     if (port->settings->kind == LISTENER_WATCH)
         watch_listen(port, fd);
     else if (port->settings->kind == LISTENER_DNS && type == SOCK_DGRAM)

@@ -66,10 +66,11 @@ record_refusal(struct port *port, const struct identity *who, const struct polic
     journal_add(p->journal, &r, true);
 }
 
-/* NOERROR with the host filled in when the name may be known in this sandbox. */
+/* NOERROR with its address (of a family that has none: none) when the name may be known in this sandbox. */
 static enum dns_rcode
-judge(struct port *port, const struct dns_query *q, struct host *host)
+judge(struct port *port, const struct dns_query *q, struct addr *ret)
 {
+    struct host host;
     struct verdict v = {.reason = REASON_REQUEST_MALFORMED};
     const struct policy *policy = NULL;
     struct identity *who = port_identity(port);
@@ -77,9 +78,11 @@ judge(struct port *port, const struct dns_query *q, struct host *host)
     enum dns_rcode rcode = DNS_NXDOMAIN;
     if (r != REASON_OK)
         v.reason = r;
-    else if (host_parse(slice_str(q->name), host) && host->kind == HOST_NAME && name_is_open(port, policy, host, &v))
+    else if (host_parse(slice_str(q->name), &host) && host.kind == HOST_NAME && name_is_open(port, policy, &host, &v))
         rcode = DNS_NOERROR;
-    if (rcode != DNS_NOERROR)
+    if (rcode == DNS_NOERROR && (q->type == DNS_TYPE_A || q->type == DNS_TYPE_AAAA))
+        *ret = names_address(port->proxy->names, who->sub, &host, q->type == DNS_TYPE_A ? AF_INET : AF_INET6);
+    else if (rcode != DNS_NOERROR)
         record_refusal(port, who, policy, slice_str(q->name), &v);
     identity_unref(who);
     return rcode;
@@ -90,18 +93,14 @@ static bool
 answer(struct port *port, struct slice message, struct buf *out)
 {
     struct dns_query q;
-    struct host host;
-    struct addr address;
+    struct addr address = {0};
     int read = dns_query_read(message, &q);
     if (read < 0)
         return false;
     if (read != DNS_NOERROR)
         return dns_reply_write(out, &q, (enum dns_rcode)read, NULL, 0);
-    enum dns_rcode rcode = judge(port, &q, &host);
-    bool wants_address = q.type == DNS_TYPE_A || q.type == DNS_TYPE_AAAA;
-    if (rcode == DNS_NOERROR && wants_address)
-        address = names_address(port->proxy->names, &host, q.type == DNS_TYPE_A ? AF_INET : AF_INET6);
-    return dns_reply_write(out, &q, rcode, rcode == DNS_NOERROR && wants_address ? &address : NULL, TTL_S);
+    enum dns_rcode rcode = judge(port, &q, &address);
+    return dns_reply_write(out, &q, rcode, address.family ? &address : NULL, TTL_S);
 }
 
 /* ---- UDP ---- */

@@ -53,19 +53,27 @@ start_literal(struct client *c, enum reason reason)
     start(c, host_parse(slice_str(bracketed), &host) ? &host : NULL, reason);
 }
 
+/* The name that this sandbox was told the address for. */
+static const struct host *
+name_of_address(struct client *c)
+{
+    struct identity *who = c->proxy->names && names_is_synthetic(&c->original) ? port_identity(c->port) : NULL;
+    const struct host *named = who ? names_find(c->proxy->names, who->sub, &c->original) : NULL;
+    identity_unref(who);
+    return named;
+}
+
 void
 transparent_begin(struct client *c)
 {
     struct sockaddr_storage ss;
     socklen_t len = sizeof ss;
-    const struct host *named = NULL;
     if (getsockname(stream_raw_fd(c->stream), (struct sockaddr *)&ss, &len) < 0 ||
         !addr_from_sockaddr((struct sockaddr *)&ss, &c->original, &c->original_port)) {
         client_free(c);
         return;
     }
-    if (c->proxy->names)
-        named = names_find(c->proxy->names, &c->original);
+    const struct host *named = name_of_address(c);
     /* Where the client speaks first, the tunnel holds what it says to the name. Elsewhere the name is enough. */
     if (named) {
         start(c, named, REASON_OK);

@@ -5,6 +5,7 @@
 #include "sallyport/net/dns_query.h"
 #include "sallyport/proxy/names.h"
 #include "sallyport/proxy/preface.h"
+#include "sallyport/proxy/shared.h"
 #include "sallyport/proxy/watch.h"
 
 #define BYTES(text) slice_of(text, sizeof text - 1)
@@ -87,39 +88,63 @@ named(const char *text)
 
 TEST(a_name_keeps_its_addresses)
 {
-    struct names *n = names_new();
+    struct names *n = names_new(0);
     struct host a = named("a.example.com"), b = named("b.example.com");
-    struct addr a4 = names_address(n, &a, AF_INET), a6 = names_address(n, &a, AF_INET6), b4 = names_address(n, &b, AF_INET);
-    struct addr again = names_address(n, &a, AF_INET);
+    struct addr a4 = names_address(n, "s", &a, AF_INET), a6 = names_address(n, "s", &a, AF_INET6), b4 = names_address(n, "s", &b, AF_INET);
+    struct addr again = names_address(n, "s", &a, AF_INET);
     CHECK(addr_equal(&a4, &again) && !addr_equal(&a4, &b4));
     CHECK(names_is_synthetic(&a4) && names_is_synthetic(&a6));
-    const struct host *found = names_find(n, &a6);
+    const struct host *found = names_find(n, "s", &a6);
     CHECK(found && host_equal(found, &a));
-    found = names_find(n, &b4);
+    found = names_find(n, "s", &b4);
     CHECK(found && host_equal(found, &b));
     struct addr other = {.family = AF_INET, .bytes = {198, 18, 200, 1}}, real = {.family = AF_INET, .bytes = {93, 184, 216, 34}};
-    CHECK(!names_find(n, &other) && !names_find(n, &real) && !names_is_synthetic(&real));
+    CHECK(!names_find(n, "s", &other) && !names_find(n, "s", &real) && !names_is_synthetic(&real));
     names_free(n);
 }
 
 TEST(the_least_recently_used_name_goes_first)
 {
-    struct names *n = names_new();
+    struct names *n = names_new(0);
     struct host first = named("first.example.com"), second = named("second.example.com");
-    struct addr first4 = names_address(n, &first, AF_INET), second4 = names_address(n, &second, AF_INET);
+    struct addr first4 = names_address(n, "s", &first, AF_INET), second4 = names_address(n, "s", &second, AF_INET);
     for (int i = 0; i < NAMES_MAX - 2; i++) {
         char text[64];
         snprintf(text, sizeof text, "n%d.example.com", i);
         struct host h = named(text);
-        names_address(n, &h, AF_INET);
+        names_address(n, "s", &h, AF_INET);
     }
-    CHECK(names_find(n, &first4) != NULL); /* used again: now `second` is the oldest */
+    CHECK(names_find(n, "s", &first4) != NULL); /* used again: now `second` is the oldest */
     struct host more = named("more.example.com");
-    struct addr more4 = names_address(n, &more, AF_INET);
-    const struct host *at_second = names_find(n, &second4);
+    struct addr more4 = names_address(n, "s", &more, AF_INET);
+    const struct host *at_second = names_find(n, "s", &second4);
     CHECK(addr_equal(&more4, &second4) && at_second && host_equal(at_second, &more));
-    CHECK(names_find(n, &first4) != NULL);
+    CHECK(names_find(n, "s", &first4) != NULL);
     names_free(n);
+}
+
+TEST(an_address_is_one_sandboxs_and_one_workers)
+{
+    struct names *n = names_new(0), *last = names_new(SHARED_WORKERS_MAX - 1);
+    struct host a = named("a.example.com"), b = named("b.example.com");
+    struct addr mine = names_address(n, "one", &a, AF_INET), theirs = names_address(n, "two", &b, AF_INET);
+    struct addr same = names_address(n, "two", &a, AF_INET), far = names_address(last, "one", &b, AF_INET);
+    CHECK(!addr_equal(&mine, &same) && !addr_equal(&mine, &theirs) && !addr_equal(&mine, &far));
+    CHECK(names_find(n, "one", &mine) && !names_find(n, "two", &mine) && !names_find(n, "on", &mine));
+    CHECK(!names_find(n, "one", &theirs) && host_equal(names_find(n, "two", &theirs), &b));
+    /* Another worker's addresses are synthetic, but name nothing here. */
+    CHECK(names_is_synthetic(&far) && !names_find(n, "one", &far) && host_equal(names_find(last, "one", &far), &b));
+    CHECK(!names_find(last, "one", &mine));
+    for (int i = 0; i < NAMES_MAX; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "n%d.example.com", i);
+        struct host h = named(text);
+        struct addr at = names_address(last, "two", &h, AF_INET6);
+        CHECK(names_is_synthetic(&at) && names_find(last, "two", &at));
+    }
+    CHECK(!names_find(last, "one", &far)); /* it is the other sandbox's by now */
+    names_free(n);
+    names_free(last);
 }
 
 /* ---- watched packets ---- */
