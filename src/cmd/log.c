@@ -98,13 +98,21 @@ report_notes(const struct verify_result *r, bool with_key)
                r->last_seq, r->last_hash);
 }
 
+static const char *
+plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static void
 report_text(const struct verify_result *r, bool with_key)
 {
     if (r->kind == VERIFY_INTACT)
-        printf("intact: %" PRIu64 " records (%" PRIu64 " to %" PRIu64 ") in %" PRIu64
-               " files, %" PRIu64 " starts, %" PRIu64 " checkpoints\n",
-               r->records, r->first_seq, r->last_seq, r->files, r->starts, r->checkpoints);
+        printf("intact: %" PRIu64 " record%s (%" PRIu64 " to %" PRIu64 ") in %" PRIu64
+               " file%s, %" PRIu64 " start%s, %" PRIu64 " checkpoint%s\n",
+               r->records, plural(r->records), r->first_seq, r->last_seq, r->files,
+               plural(r->files), r->starts, plural(r->starts), r->checkpoints,
+               plural(r->checkpoints));
     else
         printf("%s:%" PRIu64 ": %s at record %" PRIu64 ": %s\n", r->at.file ? r->at.file : "-",
                r->at.line, verify_kind_text(r->kind), r->at.seq, r->text);

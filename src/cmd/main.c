@@ -10,7 +10,7 @@ static const struct command commands[] = {
     {"serve", cmd_serve, "run the proxy in the foreground"},
     {"run", cmd_run, "run a program in a sandbox that can leave only through the proxy"},
     {"check", cmd_check, "what a policy does with each target, and why"},
-    {"policy", cmd_policy, "lint, scope: look at a policy"},
+    {"policy", cmd_policy, "lint, scope, diff, suggest, replay: look at a policy, or at records by one"},
     {"token", cmd_token, "keygen, mint, show, revoke"},
     {"ca", cmd_ca, "init, show, bundle: the inspection CA"},
     {"log", cmd_log, "verify, summary, follow: read the decision log"},
@@ -53,7 +53,7 @@ int
 main(int argc, char **argv)
 {
     if (argc < 2) {
-        help(stderr);
+        fprintf(stderr, "sallyport: a command is expected; --help lists them\n");
         return 2;
     }
     const char *word = argv[1];

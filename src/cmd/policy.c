@@ -1,5 +1,5 @@
-/* `sallyport policy lint|scope|diff`: what a policy says, what it lets out, and what changes. Reads files, prints, and judges
- * with the proxy's own functions. */
+/* `sallyport policy lint|scope|diff|suggest|replay`: what a policy says, what it lets out, and what changes. Reads files, prints,
+ * and judges with the proxy's own functions. The verbs that read old records have files of their own. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,15 +7,11 @@
 #include "sallyport/base/mem.h"
 #include "sallyport/cmd/cmd.h"
 #include "sallyport/cmd/policies.h"
+#include "sallyport/cmd/policy.h"
 #include "sallyport/policy/lint.h"
 #include "sallyport/policy/scope.h"
 
-static const char usage[] = "sallyport policy lint|scope|diff [options] FILE…";
-
-struct policy_options {
-    const char *config;
-    bool json, help, strict;
-};
+static const char usage[] = "sallyport policy lint|scope|diff|suggest|replay [options] FILE…";
 
 struct printing {
     bool json;
@@ -184,8 +180,24 @@ static const struct {
     {"lint", do_lint, "warn about risky entries; 1 when there are warnings (--strict: or notes)"},
     {"scope", do_scope, "everything that the policy lets out, with where each entry comes from"},
     {"diff", do_diff, "OLD NEW: what changes; 1 when something becomes reachable"},
+    {"suggest", policy_suggest, "LOG…: a policy from the records of a decision log"},
+    {"replay", policy_replay, "--policy FILE LOG…: old records judged by another policy; 1 when a decision changes"},
 };
 #define ACTION_COUNT (sizeof actions / sizeof actions[0])
+
+/* An option of another verb would be a wish that nobody fulfils. */
+static int
+refuse_strangers(const char *name, const struct policy_options *o, struct err *err)
+{
+    bool replay = strcmp(name, "replay") == 0, suggest = strcmp(name, "suggest") == 0;
+    if (o->policy && !replay)
+        return err_invalid(err, "policy %s: --policy belongs to `policy replay`", name);
+    if (o->sandbox && !replay && !suggest)
+        return err_invalid(err, "policy %s: --sandbox belongs to `policy replay` and `policy suggest`", name);
+    if ((o->denied || o->base || o->wildcard) && !suggest)
+        return err_invalid(err, "policy %s: --denied, --base and --wildcard belong to `policy suggest`", name);
+    return 0;
+}
 
 static int
 run(const char *name, int argc, char **argv, const struct policy_options *o, struct err *err)
@@ -194,13 +206,13 @@ run(const char *name, int argc, char **argv, const struct policy_options *o, str
         struct desk d;
         if (strcmp(actions[i].name, name) != 0)
             continue;
-        if (desk_open(&d, o->config, err) < 0)
+        if (refuse_strangers(name, o, err) < 0 || desk_open(&d, o->config, err) < 0)
             return -1;
         int result = actions[i].fn(&d, argc, argv, o, err);
         desk_close(&d);
         return result;
     }
-    return err_invalid(err, "policy: there is no \"%.40s\"; expected lint, scope or diff", name);
+    return err_invalid(err, "policy: there is no \"%.40s\"; expected lint, scope, diff, suggest or replay", name);
 }
 
 int
@@ -210,6 +222,11 @@ cmd_policy(int argc, char **argv)
     const struct option_row rows[] = {
         {"--config", OPTION_TEXT, &o.config, "FILE", "as a proxy with this configuration would read it"},
         {"--strict", OPTION_FLAG, &o.strict, NULL, "lint: notes count as warnings"},
+        {"--policy", OPTION_TEXT, &o.policy, "FILE", "replay: the policy that judges"},
+        {"--sandbox", OPTION_TEXT, &o.sandbox, "S", "replay, suggest: the records of this sandbox alone"},
+        {"--denied", OPTION_FLAG, &o.denied, NULL, "suggest: what the allowlist refused, instead of what was allowed"},
+        {"--base", OPTION_TEXT, &o.base, "FILE", "suggest: this policy, with what it does not open yet"},
+        {"--wildcard", OPTION_TEXT, &o.wildcard, "N", "suggest: a wildcard for N names below one domain (5; 0: never)"},
         {"--json", OPTION_FLAG, &o.json, NULL, "print JSON"},
         {"--help", OPTION_FLAG, &o.help, NULL, "this help"},
         {NULL, OPTION_FLAG, NULL, NULL, NULL},
@@ -222,7 +239,7 @@ cmd_policy(int argc, char **argv)
         options_help(stdout, usage, rows);
         printf("\n");
         for (size_t i = 0; i < ACTION_COUNT; i++)
-            printf("  %-6s %s\n", actions[i].name, actions[i].help);
+            printf("  %-8s %s\n", actions[i].name, actions[i].help);
         return 0;
     }
     if (argc < 2)

@@ -90,6 +90,7 @@ fill(struct policy_context *c, const struct policy_context_options *o, struct er
     static const uint16_t usual[] = {80, 443}, tls[] = {443}, plain[] = {80};
 
     c->inspect = o->inspect;
+    c->has_parent = o->has_parent;
     copy_cidrs(&c->allow, &c->allow_count, o->allow_addresses, o->allow_address_count);
     copy_cidrs(&c->delegable, &c->delegable_count, o->delegable_addresses, o->delegable_address_count);
     if (copy_ports(&c->default_ports, o->default_ports, o->default_port_count, usual, 2, err) < 0 ||
@@ -142,6 +143,12 @@ policy_context_unref(struct policy_context *c)
     free(c->allow);
     free(c->delegable);
     free(c);
+}
+
+const struct registries *
+policy_context_registries(const struct policy_context *c)
+{
+    return c->registries;
 }
 
 bool

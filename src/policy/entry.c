@@ -41,6 +41,12 @@ host_is_private_suffix(const struct host *host)
            psl_is_public_suffix2(psl_builtin(), host->text, PSL_TYPE_PRIVATE | PSL_TYPE_NO_STAR_RULE);
 }
 
+bool
+host_is_public_suffix(const struct host *host)
+{
+    return host->kind == HOST_NAME && (!slice_has_byte(host_slice(host), '.') || psl_is_public_suffix2(psl_builtin(), host->text, PSL_TYPE_ANY));
+}
+
 static bool
 refuse(char why[ENTRY_WHY_SIZE], const char *text)
 {

@@ -14,10 +14,14 @@
 #define finish policy_finish
 #include "../../src/cmd/policy.c"
 #include "../../src/cmd/policies.c"
+#include "../../src/cmd/log_lines.c"
+#include "../../src/cmd/policy_records.c"
+#include "../../src/cmd/policy_replay.c"
+#include "../../src/cmd/policy_suggest.c"
 
 static char folder[] = "/tmp/sallyport-check-XXXXXX";
 static char output[1 << 18];
-static const char *const names[] = {"p.json", "q.json", "c.json", "cases.json", "in.txt", "out.txt", NULL};
+static const char *const names[] = {"p.json", "q.json", "c.json", "cases.json", "in.txt", "out.txt", "d", "d.000000000001", "r.json", NULL};
 
 __attribute__((constructor)) static void
 make_folder(void)
@@ -226,7 +230,301 @@ TEST(policy_sub_commands)
     CHECK(json_array_size(value) > 0);
     json_decref(value);
     CHECK(command(cmd_policy, "policy scop p.json") == 2);
-    SAYS("expected lint, scope or diff");
+    SAYS("expected lint, scope, diff, suggest or replay");
     CHECK(command(cmd_policy, "policy scope") == 2 && command(cmd_policy, "policy") == 2);
     CHECK(command(cmd_policy, "policy scope none.json") == 2);
+}
+
+/* ---- old records ---- */
+
+static char records[65536];
+
+/* Lines as the gate writes them, as far as replay and suggest read them. */
+__attribute__((format(printf, 6, 7))) static void
+add(const char *sandbox, const char *entry, const char *host, int port, const char *reason, const char *more, ...)
+{
+    char text[1024];
+    size_t len = strlen(records);
+    va_list args;
+    va_start(args, more);
+    vsnprintf(text, sizeof text, more, args);
+    va_end(args);
+    snprintf(records + len, sizeof records - len,
+             "{\"ts\":\"2026-11-20T18:08:24.471461Z\",\"seq\":1,\"event\":\"decision\",\"sandbox\":\"%s\",\"entry\":\"%s\",\"host\":\"%s\","
+             "\"port\":%d,\"decision\":\"%s\",\"reason\":\"%s\"%s%s}\n",
+             sandbox, entry, host, port, strcmp(reason, "ok") == 0 ? "allow" : "deny", reason, text[0] ? "," : "", text);
+}
+#define TUNNEL(host, port, reason) add("s1", "connect", host, port, reason, "\"method\":\"CONNECT\",\"path\":null")
+
+static void
+put_records(const char *name)
+{
+    put(name, records);
+    records[0] = '\0';
+}
+
+static json_t *
+output_json(void)
+{
+    json_t *value = json_loads(output, 0, NULL);
+    CHECK_THAT(value, "%s", output);
+    return value ? value : json_object();
+}
+
+#define SAYS_NOT(word) CHECK_THAT(!strstr(output, word), "\"%s\" is in:\n%s", word, output)
+
+TEST(replay_says_what_would_change)
+{
+    put("p.json", policy);
+    TUNNEL("api.example.com", 443, "ok");
+    TUNNEL("old.example.net", 443, "ok");
+    put_records("d.000000000001");
+    TUNNEL("old.example.net", 443, "ok");
+    TUNNEL("a.example.org", 443, "host_not_allowed");
+    TUNNEL("no.example.org", 443, "ok");
+    TUNNEL("api.example.com", 8443, "port_not_allowed");
+    add("s1", "forward", "plain.example.com", 80, "ok", "\"method\":\"GET\",\"path\":\"/a/b\"");
+    add("s1", "forward", "plain.example.com", 80, "ok", "\"method\":\"POST\",\"path\":\"/a/b\"");
+    add("s1", "forward", "plain.example.com", 80, "path_not_allowed", "\"method\":\"GET\",\"path\":\"/a/c\"");
+    add("s1", "forward", "plain.example.com", 80, "ok", "\"method\":\"TRACE\",\"path\":\"/\\u0007\"");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy replay --policy p.json d") == 1);
+    SAYS("- tunnel old.example.net:443  was allowed, would be denied: host_not_allowed  2 times\n");
+    SAYS("- tunnel no.example.org:443  was allowed, would be denied: host_blocked, by blocked_hosts[0]  1 time\n");
+    SAYS("+ tunnel a.example.org:443  was denied (host_not_allowed), would be allowed, by allowed_hosts[2]  1 time\n");
+    SAYS("- http POST plain.example.com:80/a/b  was allowed, would be denied: method_not_allowed");
+    SAYS("+ http GET plain.example.com:80/a/c  was denied (path_not_allowed), would be allowed, by rules[0] read");
+    SAYS("- http TRACE plain.example.com:80/\\x07  was allowed");
+    SAYS_NOT("http GET plain.example.com:80/a/b");
+    SAYS_NOT(":8443");
+    SAYS("10 decisions judged: 5 allowed before would be denied, 2 denied before would be allowed\n");
+    SAYS("note: 6 tunnels judged by host and port: the record of a tunnel holds no method and no path");
+    CHECK(command(cmd_policy, "policy replay --json --policy p.json d") == 1);
+    json_t *all = output_json(), *changes = json_object_get(all, "changes");
+    CHECK(json_integer_value(json_object_get(all, "judged")) == 10 && json_array_size(changes) == 6);
+    CHECK_STR(json_string_value(json_object_get(json_array_get(changes, 0), "host")), "no.example.org");
+    CHECK_STR(json_string_value(json_object_get(json_array_get(changes, 0), "change")), "denied");
+    CHECK_STR(json_string_value(json_object_get(json_array_get(changes, 5), "change")), "allowed");
+    json_decref(all);
+    TUNNEL("api.example.com", 443, "ok");
+    put_records("d");
+    unlink("d.000000000001");
+    CHECK(command(cmd_policy, "policy replay --policy p.json d") == 0);
+    SAYS("1 decision judged: 0 allowed");
+}
+
+TEST(replay_judges_only_what_records_hold)
+{
+    put("p.json", policy);
+    TUNNEL("x.example.net", 443, "token_expired");
+    TUNNEL("x.example.org", 443, "address_not_allowed");
+    TUNNEL("x.example.net", 443, "address_not_allowed"); /* denied either way */
+    add("s1", "forward", "plain.example.com", 80, "ok", "\"method\":\"GET\",\"path\":\"/b\",\"path_truncated\":true");
+    add("s1", "forward", "plain.example.com", 80, "ok", "\"method\":\"GET\",\"path\":null");
+    add("s1", "connect", "127.1", 443, "host_not_allowed", "%s", "");
+    add("s1", "smoke", "api.example.com", 443, "ok", "%s", "");
+    add("s1", "connect", "api.example.com", 443, "ok", "\"addresses\":[\"8.8.8.8\",\"10.0.0.1\"]");
+    add("s1", "dns", "y.example.org", 0, "host_not_allowed", "%s", "");
+    add("s1", "dns", "db.example.com", 0, "host_not_allowed", "%s", "");
+    add("s1", "dns", "y.example.net", 0, "host_not_allowed", "%s", "");
+    put_records("d");
+    FILE *f = fopen("d", "a");
+    fputs("{\"ts\":\"t\",\"event\":\"repeated\",\"sandbox\":\"s1\",\"reason\":\"host_not_allowed\",\"host\":\"z.example.org\",\"count\":7}\n"
+          "{\"ts\":\"t\",\"event\":\"start\"}\n{\"ts\":\"20", f);
+    fclose(f);
+    CHECK(command(cmd_policy, "policy replay --policy p.json d") == 1);
+    SAYS("- tunnel api.example.com:443  was allowed, would be denied: address_not_allowed  1 time");
+    SAYS("+ name y.example.org  was denied");
+    SAYS("+ name db.example.com  was denied");
+    SAYS("5 decisions judged: 1 allowed before would be denied, 2 denied before");
+    SAYS("note: 1 refusal of an address left out");
+    SAYS("note: 7 refusals folded");
+    SAYS("note: 1 refusal left out that no allowlist decides");
+    SAYS("note: 4 decisions left out: the record is cut");
+    SAYS("note: 1 torn line ");
+}
+
+TEST(replay_looks_inside_only_what_the_policy_inspects)
+{
+    const char *inspecting = "{\"networking\": {\"allowed_hosts\": [\"b.example.com\"]}, \"inspect\": {\"mode\": \"listed\"}, \"rules\": [{\"host\": \"a.example.com\", "
+                             "\"methods\": [\"GET\"], \"path\": \"^/r/\", \"action\": \"allow\"}]}";
+    put("c.json", "{\"inspect\": {\"mode\": \"listed\", \"ca\": \"ca\"}}");
+    put("p.json", inspecting);
+    add("s1", "connect", "a.example.com", 443, "ok", "\"method\":\"CONNECT\",\"inspect\":true");
+    add("s1", "inspected", "a.example.com", 443, "ok", "\"method\":\"GET\",\"path\":\"/r/x\"");
+    add("s1", "inspected", "a.example.com", 443, "ok", "\"method\":\"PUT\",\"path\":\"/r/x\"");
+    add("s1", "inspected", "b.example.com", 443, "method_not_allowed", "\"method\":\"PUT\",\"path\":\"/\"");
+    add("s1", "connect", "a.example.com", 443, "ok", "\"method\":\"CONNECT\",\"inspect\":false");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy replay --config c.json --policy p.json d") == 1);
+    SAYS("- https PUT a.example.com:443/r/x  was allowed, would be denied: method_not_allowed");
+    SAYS("+ https PUT b.example.com:443/  was denied (method_not_allowed), would be allowed, by allowed_hosts[0]");
+    SAYS("5 decisions judged: 1 allowed");
+    SAYS("note: 1 tunnel would be inspected");
+    SAYS("note: 1 request inside a tunnel that would not be inspected");
+}
+
+TEST(replay_refuses_bad_input)
+{
+    put("p.json", policy);
+    TUNNEL("api.example.com", 443, "ok");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy replay d") == 2 && command(cmd_policy, "policy replay --policy p.json") == 2);
+    CHECK(command(cmd_policy, "policy replay --policy none.json d") == 2 && command(cmd_policy, "policy replay --policy p.json none") == 2);
+    CHECK(command(cmd_policy, "policy replay --policy p.json --sandbox s2 d") == 2);
+    SAYS("no decision of a sandbox \"s2\"");
+    CHECK(command(cmd_policy, "policy replay --policy p.json --sandbox s1 d") == 0);
+    CHECK(command(cmd_policy, "policy lint --policy p.json p.json") == 2 && command(cmd_policy, "policy replay --policy p.json --denied d") == 2);
+    CHECK(command(cmd_policy, "policy scope --sandbox s1 p.json") == 2);
+    TUNNEL("api.example.com", 443, "ok");
+    strcat(records, "{\"event\":\"decision\",\"decision\":\"perhaps\"}\n");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy replay --policy p.json d") == 2);
+    SAYS("d:2: no decision record");
+    CHECK(command(cmd_policy, "policy suggest d") == 2);
+}
+
+/* The proposal, without the comments that stand in the same output. */
+static json_t *
+proposal(void)
+{
+    const char *begin = strstr(output, "{\n");
+    json_t *value = begin ? json_loads(begin, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
+    CHECK_THAT(value, "%s", output);
+    return value ? value : json_object();
+}
+
+static void
+check_entries(const json_t *document, const char *wanted)
+{
+    char text[2048] = "";
+    const json_t *list = json_object_get(json_object_get(document, "networking"), "allowed_hosts");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? " " : "", json_string_value(json_array_get(list, i)));
+    CHECK_STR(text, wanted);
+}
+
+TEST(suggest_proposes_what_was_asked_for)
+{
+    TUNNEL("b.example.com", 443, "ok");
+    TUNNEL("a.example.com", 443, "ok");
+    TUNNEL("a.example.com", 443, "ok");
+    TUNNEL("a.example.com", 8443, "ok");
+    TUNNEL("db.example.net", 5432, "ok");
+    TUNNEL("8.8.8.8", 443, "ok");
+    TUNNEL("10.0.0.1", 443, "ok");             /* the guard's */
+    TUNNEL("x.internal", 443, "ok");           /* a special name */
+    TUNNEL("c.example.com", 443, "ok");
+    TUNNEL("c.example.com", 443, "address_not_allowed");
+    TUNNEL("d.example.com", 443, "host_not_allowed");
+    TUNNEL("d.example.com", 22, "port_not_allowed");
+    TUNNEL("e.example.com", 443, "host_blocked");
+    TUNNEL("e.example.com", 443, "host_not_allowed");
+    add("s1", "connect", "f.example.com", 443, "host_not_allowed", "\"rule\":\"rules[1] no\"");
+    add("s2", "connect", "g.example.com", 443, "host_not_allowed", "%s", "");
+    add("s2", "dns", "h.example.com", 0, "host_not_allowed", "%s", "");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy suggest d") == 0);
+    json_t *p = proposal();
+    check_entries(p, "8.8.8.8 a.example.com a.example.com:8443 b.example.com db.example.net:5432");
+    SAYS("# left out: 3 hosts refused by a blocked list, by the address guard or as a special name");
+    json_dump_file(p, "q.json", 0);
+    chmod("q.json", 0644);
+    json_decref(p);
+    CHECK(command(cmd_check, "check --policy q.json a.example.com a.example.com:8443 b.example.com db.example.net:5432 8.8.8.8") == 0);
+    CHECK(command(cmd_policy, "policy replay --policy q.json d") == 1);
+    SAYS_NOT("+ ");
+    CHECK(command(cmd_policy, "policy suggest --denied d") == 0);
+    p = proposal();
+    check_entries(p, "d.example.com d.example.com:22 g.example.com h.example.com");
+    json_decref(p);
+    SAYS("# left out: 1 host refused by a rule");
+    CHECK(command(cmd_policy, "policy suggest --denied --sandbox s2 --json d") == 0);
+    p = output_json();
+    check_entries(json_object_get(p, "policy"), "g.example.com h.example.com");
+    CHECK(json_integer_value(json_object_get(json_object_get(p, "counts"), "entries")) == 2);
+    CHECK(json_array_size(json_object_get(p, "notes")) >= 1);
+    json_decref(p);
+    CHECK(command(cmd_policy, "policy suggest --sandbox s3 d") == 2 && command(cmd_policy, "policy suggest") == 2);
+    CHECK(command(cmd_policy, "policy suggest --wildcard 1 d") == 2 && command(cmd_policy, "policy suggest --wildcard x d") == 2);
+}
+
+TEST(suggest_invents_no_wildcard_lightly)
+{
+    for (int i = 0; i < 5; i++) {
+        char host[64];
+        static const char *const domains[] = {"w.example.com", "co.uk", "github.io", "example.org"};
+        for (size_t k = 0; k < 4; k++) {
+            snprintf(host, sizeof host, "n%d.%s", i, domains[k]);
+            TUNNEL(host, 443, "ok");
+        }
+    }
+    TUNNEL("other.example.com", 443, "ok");
+    TUNNEL("bad.example.org", 443, "host_not_allowed");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy suggest d") == 0);
+    SAYS("\"*.w.example.com\"");
+    SAYS("# *.w.example.com stands for 5 names, and opens every other name below that domain too");
+    SAYS("\"other.example.com\"");
+    SAYS_NOT("\"n0.w.example.com\"");
+    SAYS("\"n4.co.uk\"");
+    SAYS("\"n4.github.io\"");
+    SAYS("\"n4.example.org\""); /* a name below it was refused */
+    SAYS_NOT("\"*.example.com\"");
+    CHECK(command(cmd_policy, "policy suggest --wildcard 6 d") == 0);
+    SAYS("\"*.example.com\"");
+    CHECK(command(cmd_policy, "policy suggest --wildcard 0 d") == 0);
+    SAYS_NOT("*.");
+}
+
+TEST(suggest_adds_to_a_base)
+{
+    put("p.json", policy);
+    TUNNEL("api.example.com", 443, "host_not_allowed");
+    TUNNEL("new.example.com", 443, "host_not_allowed");
+    TUNNEL("db.example.com", 443, "port_not_allowed");
+    TUNNEL("no.example.org", 443, "host_not_allowed");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy suggest --denied --base p.json d") == 0);
+    json_t *p = proposal();
+    check_entries(p, "api.example.com db.example.com:5432 *.example.org db.example.com new.example.com");
+    CHECK(json_array_size(json_object_get(p, "rules")) == 1 && json_array_size(json_object_get(p, "blocked_hosts")) == 1);
+    json_decref(p);
+    CHECK(command(cmd_policy, "policy suggest --base none.json d") == 2);
+}
+
+TEST(suggest_knows_package_managers)
+{
+    put("r.json", "{\"date\": \"2026-01-01\", \"managers\": {"
+                  "\"one\": {\"hosts\": {\"example.net\": [\"idx\", \"files\"]}}, \"twin\": {\"hosts\": {\"example.net\": [\"idx\"]}},"
+                  "\"plain\": {\"plain_http\": true, \"hosts\": {\"example.net\": [\"deb\"]}},"
+                  "\"forge\": {\"named_only\": \"takes writes\", \"hosts\": {\"example.net\": [\"forge\"]}},"
+                  "\"half\": {\"hosts\": {\"example.net\": [\"h1\", \"h2\"]}}}}");
+    put("c.json", "{\"registries\": \"r.json\"}");
+    TUNNEL("idx.example.net", 443, "ok");
+    TUNNEL("files.example.net", 443, "ok");
+    add("s1", "forward", "deb.example.net", 80, "ok", "\"method\":\"GET\",\"path\":\"/\"");
+    TUNNEL("forge.example.net", 443, "ok");
+    TUNNEL("h1.example.net", 443, "ok");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy suggest --config c.json d") == 0);
+    json_t *p = proposal(), *managers = json_object_get(p, "package_managers");
+    check_entries(p, "forge.example.net h1.example.net");
+    CHECK(json_array_size(managers) == 2 && json_is_true(json_object_get(json_object_get(p, "networking"), "allow_package_managers")));
+    CHECK_STR(json_array_size(managers) ? json_string_value(json_array_get(managers, 0)) : "", "one");
+    CHECK_STR(json_array_size(managers) > 1 ? json_string_value(json_array_get(managers, 1)) : "", "plain");
+    json_decref(p);
+    /* What was written to is more than a manager stands for; a list that is switched off stays so. */
+    add("s1", "inspected", "files.example.net", 443, "ok", "\"method\":\"POST\",\"path\":\"/\"");
+    TUNNEL("idx.example.net", 443, "ok");
+    put_records("d");
+    CHECK(command(cmd_policy, "policy suggest --config c.json d") == 0);
+    p = proposal();
+    check_entries(p, "files.example.net");
+    json_decref(p);
+    put("p.json", "{\"networking\": {\"allowed_hosts\": []}, \"package_managers\": [\"half\"]}");
+    CHECK(command(cmd_policy, "policy suggest --config c.json --base p.json d") == 0);
+    p = proposal();
+    check_entries(p, "files.example.net idx.example.net");
+    json_decref(p);
 }

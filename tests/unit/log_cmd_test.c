@@ -150,6 +150,15 @@ TEST(verify_finds_rotated_files)
     CHECK(run("verify", at("d"), NULL) == 0 && strstr(output, "begins at record 6"));
 }
 
+TEST(verify_says_one_of_a_kind)
+{
+    begin();
+    struct record start = {.event = RECORD_START};
+    append("d", &start);
+    CHECK(run("verify", at("d"), NULL) == 0);
+    CHECK_THAT(strstr(output, "intact: 1 record (1 to 1) in 1 file, 1 start, 0 checkpoints\n"), "%s", output);
+}
+
 TEST(verify_names_file_line_and_record)
 {
     begin();

@@ -32,10 +32,14 @@ struct policy_context_options {
      * rule with a scheme is "cannot tell". */
     const uint16_t *tls_ports, *plain_ports;
     size_t tls_port_count, plain_port_count;
+    bool has_parent;                     /* upstream.parent: a policy may leave the decision to it */
 };
 
 struct policy_context *policy_context_new(const struct policy_context_options *o, struct err *err);
 struct policy_context *policy_context_ref(struct policy_context *c);
 void policy_context_unref(struct policy_context *c);
+/* The data file of package managers; borrowed, NULL when there is none. */
+struct registries;
+const struct registries *policy_context_registries(const struct policy_context *c);
 
 #endif

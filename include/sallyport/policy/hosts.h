@@ -29,6 +29,8 @@ bool host_entry_overlaps(const struct host_entry *a, const struct host_entry *b)
 bool host_entry_covers(const struct host_entry *e, const struct host *host, uint16_t port);
 /* Is `*.name` a wildcard over many tenants by the public suffix list's private section? */
 bool host_is_private_suffix(const struct host *host);
+/* Names below it belong to whoever registers them: by either section of the public suffix list, or by being a single label. */
+bool host_is_public_suffix(const struct host *host);
 /* A single label, or at or below a name that never means a public host (localhost, local, internal, …): the name that
  * makes it special, or NULL. */
 const char *host_special(const struct host *host);
