@@ -136,7 +136,7 @@ test-bins: $(OUT)/sallyport $(OUT)/sallyport-run $(UNIT_BIN) $(if $(FAKE_SRC),$(
 test: ## all tests, under ASan and UBSan
 	@tools/deps test
 	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) test-bins
-	@SALLYPORT=$(TEST_OUT)/sallyport tests/run -j $(JOBS) $(UNIT_RUN) $(SCENARIO_RUN) $(SYSTEM_RUN)
+	@SALLYPORT=$(TEST_OUT)/sallyport tests/run -j $(JOBS) --again $(UNIT_RUN) $(SCENARIO_RUN) $(SYSTEM_RUN)
 UNIT_RUN     = $(UNIT_SRC:tests/unit/%.c=$(TEST_OUT)/tests/unit/%)
 SCENARIO_RUN = $(if $(and $(FAKE_SRC),$(SCENARIO)),"$(TEST_OUT)/tests/scenario $(SCENARIO)")
 SYSTEM_RUN   = $(SYSTEM:%="$(PYTHON) %")
