@@ -34,6 +34,7 @@ struct candidate {
     bool by_rule;     /* let out by a rule, which may have judged methods and paths */
     bool wanted;      /* asked for in the way that is proposed */
     bool bare;        /* to be proposed without a port */
+    bool managed;     /* a proposed package manager stands for it */
     bool in_wildcard;
 };
 
@@ -259,8 +260,8 @@ sift(struct suggestion *s)
 
 struct manager_look {
     const struct suggestion *s;
-    bool complete;
-    size_t count;
+    const struct manager_set *named_only;
+    bool complete, has_own, has_new; /* own: no host of one that must be named */
 };
 
 static bool
@@ -274,11 +275,16 @@ look_at_host(void *ctx, const struct host_entry *e, bool plain_http)
 {
     struct manager_look *l = ctx;
     const struct candidate *c = e->suffix ? NULL : map_get(l->s->hosts, host_slice(&e->host));
+    const struct registries *r = policy_context_registries(l->s->desk->context);
+    struct host_key key;
+    size_t manager;
     bool seen = false;
-    l->count++;
     for (size_t i = 0; c && !c->writes && i < c->port_count; i++)
         seen |= covers_port(c->ports[i], plain_http);
-    l->complete &= seen;
+    host_key_init(&key, &e->host);
+    l->has_own |= registries_match(r, l->named_only, &key, 443, &manager) != HOSTS_MATCH;
+    l->has_new |= seen;
+    l->complete &= seen || (c && c->managed);
 }
 
 static void
@@ -292,28 +298,31 @@ take_off_host(void *ctx, const struct host_entry *e, bool plain_http)
             c->ports[kept++] = c->ports[i];
     }
     c->port_count = kept;
+    c->managed = true;
 }
 
 /* A manager whose hosts have all been asked for stands for them, as long as it was not asked for more. Those that must be named
- * (code forges and the like) are never proposed. The order is the data file's; what one manager stands for is taken off, so that
- * others with the same hosts are not proposed beside it. */
+ * (code forges and the like) are never proposed, nor others that have no host but theirs. The order is the data file's; one whose
+ * hosts all are another's already adds nothing and is not proposed beside it. */
 static void
 propose_managers(struct suggestion *s, bool may)
 {
     const struct registries *r = policy_context_registries(s->desk->context);
-    struct manager_set all;
+    struct manager_set all, named_only;
     if (!r)
         suggest_note(s, "no registries.json was found: package managers are listed by their hosts");
     if (!r || !may)
         return;
     registries_all(r, &all);
+    for (size_t i = 0; i < sizeof all.bits / sizeof all.bits[0]; i++)
+        named_only.bits[i] = ~all.bits[i];
     s->managers = mem_array(registries_count(r) + 1, sizeof *s->managers);
     for (size_t i = 0; i < registries_count(r); i++) {
-        struct manager_look l = {.s = s, .complete = true};
+        struct manager_look l = {.s = s, .named_only = &named_only, .complete = true};
         if (!manager_set_has(&all, i))
             continue;
         registries_each(r, i, look_at_host, &l);
-        if (l.count == 0 || !l.complete)
+        if (!l.complete || !l.has_own || !l.has_new)
             continue;
         s->managers[s->manager_count++] = registries_name(r, i);
         registries_each(r, i, take_off_host, s);

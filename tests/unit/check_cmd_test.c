@@ -498,21 +498,24 @@ TEST(suggest_knows_package_managers)
     put("r.json", "{\"date\": \"2026-01-01\", \"managers\": {"
                   "\"one\": {\"hosts\": {\"example.net\": [\"idx\", \"files\"]}}, \"twin\": {\"hosts\": {\"example.net\": [\"idx\"]}},"
                   "\"plain\": {\"plain_http\": true, \"hosts\": {\"example.net\": [\"deb\"]}},"
-                  "\"forge\": {\"named_only\": \"takes writes\", \"hosts\": {\"example.net\": [\"forge\"]}},"
+                  "\"forge\": {\"named_only\": \"takes writes\", \"hosts\": {\"example.net\": [\"forge\"]}}, \"guest\": {\"hosts\": {\"example.net\": [\"forge\"]}},"
+                  "\"more\": {\"hosts\": {\"example.net\": [\"idx\", \"more\"]}},"
                   "\"half\": {\"hosts\": {\"example.net\": [\"h1\", \"h2\"]}}}}");
     put("c.json", "{\"registries\": \"r.json\"}");
     TUNNEL("idx.example.net", 443, "ok");
     TUNNEL("files.example.net", 443, "ok");
     add("s1", "forward", "deb.example.net", 80, "ok", "\"method\":\"GET\",\"path\":\"/\"");
     TUNNEL("forge.example.net", 443, "ok");
+    TUNNEL("more.example.net", 443, "ok");
     TUNNEL("h1.example.net", 443, "ok");
     put_records("d");
     CHECK(command(cmd_policy, "policy suggest --config c.json d") == 0);
     json_t *p = proposal(), *managers = json_object_get(p, "package_managers");
     check_entries(p, "forge.example.net h1.example.net");
-    CHECK(json_array_size(managers) == 2 && json_is_true(json_object_get(json_object_get(p, "networking"), "allow_package_managers")));
+    CHECK(json_array_size(managers) == 3 && json_is_true(json_object_get(json_object_get(p, "networking"), "allow_package_managers")));
     CHECK_STR(json_array_size(managers) ? json_string_value(json_array_get(managers, 0)) : "", "one");
     CHECK_STR(json_array_size(managers) > 1 ? json_string_value(json_array_get(managers, 1)) : "", "plain");
+    CHECK_STR(json_array_size(managers) > 2 ? json_string_value(json_array_get(managers, 2)) : "", "more");
     json_decref(p);
     /* What was written to is more than a manager stands for; a list that is switched off stays so. */
     add("s1", "inspected", "files.example.net", 443, "ok", "\"method\":\"POST\",\"path\":\"/\"");
