@@ -150,9 +150,11 @@ responder_close_all(struct proxy *p)
 void
 responder_close(struct dns_connection *d)
 {
+    struct proxy *p = d->port->proxy;
     stream_free(steal(&d->stream));
-    list_remove(&d->port->proxy->dns, &d->node);
-    loop_free_later(d->port->proxy->loop, d, free_memory);
+    list_remove(&p->dns, &d->node);
+    loop_free_later(p->loop, d, free_memory);
+    proxy_settle(p); /* it was counted, like a client */
 }
 
 /* Answers every whole message; false when the connection has ended. */

@@ -323,6 +323,25 @@ def a_listener_with_a_token_needs_none_from_the_client():
 
 
 @case
+def connections_for_dns_make_room_when_they_end():
+    port = gates.free_port()
+
+    def prepare(g):
+        g.write("listener.token", g.token("owner"), 0o600)
+        g.config["listen"].append({"name": "dns", "address": f"127.0.0.1:{port}", "kind": "dns", "token_file": g.path("listener.token")})
+        g.write_config()
+    with gate({"limits": {"connections": 4}}, prepare=prepare) as g:
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        query = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\7allowed\7example\0\0\1\0\1"
+        for s in held:
+            s.sendall(struct.pack("!H", len(query)) + query)
+            expect(b"\x12\x34" in s.recv(512), "an answer")
+        for s in held:
+            s.close()
+        equal(g.get("http://allowed.example/", "later").status, 200, "a request after all of them have gone")
+
+
+@case
 def inherited_sockets_and_readiness():
     g = gate()
     listening = socket.create_server(("127.0.0.1", 0), backlog=64)
