@@ -224,18 +224,26 @@ wait_for_helper(struct run *r, pid_t helper, const sigset_t *all)
     }
 }
 
+/* Of runs that were killed; reaped as any other that comes to us. */
+static pid_t
+start_sweep(const char *helper)
+{
+    static char name[] = HELPER, verb[] = "sweep";
+    char *words[] = {name, verb, NULL};
+    pid_t pid;
+    return posix_spawn(&pid, helper, NULL, NULL, words, environ) == 0 ? pid : -1;
+}
+
 /* A helper that was killed: the kernel has ended the sandbox with it; the gate closes its records; the rest is swept. */
 static void
 clean_up_after(const char *helper)
 {
-    static char name[] = HELPER, verb[] = "sweep";
-    char *words[] = {name, verb, NULL};
     struct timespec pause = {0, 20000000};
     int64_t begin = clock_mono_ms();
     while (waitpid(-1, NULL, WNOHANG) >= 0 && clock_mono_ms() - begin < LEFT_BEHIND_MS)
         nanosleep(&pause, NULL);
-    pid_t pid;
-    if (posix_spawn(&pid, helper, NULL, NULL, words, environ) == 0)
+    pid_t pid = start_sweep(helper);
+    if (pid > 0)
         waitpid(pid, NULL, 0);
 }
 
@@ -275,6 +283,8 @@ run_helper(struct run *r, const char *own, int argc, char **argv, struct err *er
     close(pipe_fds[1]);
     if (pid < 0)
         return -1;
+    if (run_sweep()) /* while CMD runs: nobody waits for it */
+        start_sweep(helper);
     int wait_status = wait_for_helper(r, pid, &all);
     return rc < 0 ? -1 : status_of(helper, wait_status, err);
 }

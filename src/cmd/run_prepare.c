@@ -125,15 +125,16 @@ keep_outside(struct run *r, const char *what, const char *path, struct err *err)
 static int
 make_dir(struct run *r, struct err *err)
 {
-    const char *bases[] = {getenv("XDG_RUNTIME_DIR"), geteuid() == 0 ? "/run" : NULL, "/tmp", "/dev/shm", "/var/tmp"};
-    for (size_t i = 0; i < sizeof bases / sizeof bases[0]; i++) {
-        cleanup_free char *real = bases[i] && bases[i][0] == '/' ? realpath(bases[i], NULL) : NULL;
+    const char *bases[RUN_BASES_MAX];
+    size_t count = run_bases(bases);
+    for (size_t i = 0; i < count; i++) {
+        cleanup_free char *real = realpath(bases[i], NULL);
         if (!real || any_holder(r, real))
             continue;
         char *dir = mem_printf("%s/sallyport-XXXXXX", real);
         if (mkdtemp(dir)) {
             r->dir = dir;
-            return 0;
+            return run_lock(r, err);
         }
         free(dir);
     }
@@ -491,7 +492,7 @@ void
 run_remove(struct run *r)
 {
     static const char *const names[] = {"jwks.json", "config.json", "policy.json", "credential", "notify", "gate.log", "decisions.jsonl",
-                                        "decisions.jsonl.lock", "ca.pem", "ca.key", "ca-bundle.pem"};
+                                        "decisions.jsonl.lock", "ca.pem", "ca.key", "ca-bundle.pem", "lock.new", "lock"};
     for (size_t i = 0; r->dir && i < sizeof names / sizeof names[0]; i++) {
         cleanup_free char *path = in_dir(r, names[i]);
         unlink(path);
@@ -502,6 +503,9 @@ run_remove(struct run *r)
     }
     if (r->dir)
         rmdir(r->dir);
+    if (r->lock > 0)
+        close(r->lock);
+    r->lock = 0;
     if (r->key_pem)
         mem_wipe(r->key_pem, strlen(r->key_pem));
     for (size_t i = 0; i < r->hide_count; i++)

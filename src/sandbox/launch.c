@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -92,6 +93,16 @@ read_files(struct launcher *l, struct err *err)
     return 0;
 }
 
+/* Shared with the caller: as long as one of us lives, nobody sweeps the folder away. */
+static void
+hold_run_dir(const char *path)
+{
+    cleanup_free char *name = mem_printf("%s/lock", path);
+    int fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0)
+        flock(fd, LOCK_SH | LOCK_NB);
+}
+
 /* Of all descriptors that came in beside the standard ones, the one that was named stays, as 3. */
 static int
 keep_wait_fd(struct launcher *l, struct err *err)
@@ -113,6 +124,7 @@ prepare(struct launcher *l, struct err *err)
             return -1;
     if (keep_wait_fd(l, err) < 0)
         return -1;
+    hold_run_dir(l->o.run_dir);
     if (read_files(l, err) < 0)
         return -1;
     struct environment_in in = {environ, &l->o.env, l->credential, l->o.id, l->o.ca_bundle ? INSIDE_CA_BUNDLE : NULL, !l->o.no_proxy_env};

@@ -26,6 +26,7 @@ struct run {
     char *session;          /* of a work item, or NULL */
     char *work_policy;      /* a policy that came with a work item: JSON text, or NULL */
     char *dir;
+    int lock;               /* held in dir as long as we live */
     char *record;           /* the decision log */
     off_t record_start;     /* what stood there before us */
     char *audience, *issuer;
@@ -51,6 +52,13 @@ void run_remove(struct run *r);
 
 /* Where inspection is asked for: its CA, unless the configuration names one, and the bundle, before the helper is started. */
 int run_make_trust(struct run *r, struct err *err);
+
+/* Where a run's folder may lie, best first. Returns how many. */
+#define RUN_BASES_MAX 5
+size_t run_bases(const char *ret[RUN_BASES_MAX]);
+int run_lock(struct run *r, struct err *err);
+/* Removes the folders of this user's runs that were killed. True: there was one, so that more may be left of it. */
+bool run_sweep(void);
 
 /* A work item (--work-item): JSON of who runs what under which policy. Secrets in it are read here and go no further. */
 int run_read_work_item(struct run *r, struct err *err);
