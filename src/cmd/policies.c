@@ -90,6 +90,7 @@ make_context(struct desk *d, struct err *err)
         .registries_json = slice_of(registries ? registries : "", registries_len),
         .blocklist_json = slice_of(blocklist ? blocklist : "", blocklist_len),
         .inspect = s->inspect,
+        .has_parent = s->parent_url != NULL,
         .passthrough = (const char *const *)s->passthrough.items,
         .override_hosts = names,
         .allow_addresses = s->allow_addresses.items,

@@ -24,7 +24,7 @@
 #define POLICY_MAX (4u << 20)
 #define DENY_ALL "{\"version\": 1, \"networking\": {\"type\": \"limited\", \"allowed_hosts\": []}}\n"
 /* Of the gateway form: what leaves is the parent's to judge. */
-#define FORWARD_ALL "{\"version\": 1, \"networking\": {\"type\": \"unrestricted\"}}\n"
+#define FORWARD_ALL "{\"version\": 1, \"networking\": {\"type\": \"parent\"}}\n"
 
 struct listener { const char *name, *fd, *kind; bool transparent; };
 static const struct listener listeners[] = {

@@ -312,6 +312,17 @@ in_unrestricted(struct judging *j, struct verdict *v)
     return true;
 }
 
+/* "parent": another proxy judges host and port by its own policy, so a verdict here could only be a wrong one. What is blocked
+ * here was refused before. */
+static bool
+in_parents(struct judging *j, struct verdict *v)
+{
+    if (!j->p->to_parent || is_mapped(&j->q->target->host))
+        return false;
+    settle(v, ACTION_ALLOW, REASON_OK, SOURCE_POLICY, "networking.type parent");
+    return true;
+}
+
 static void
 walk_lists(struct judging *j, struct verdict *v)
 {
@@ -324,7 +335,7 @@ walk_lists(struct judging *j, struct verdict *v)
         return;
     else if (in_list(j, p->context->platform, &index))
         settle(v, ACTION_ALLOW, REASON_OK, SOURCE_OPERATOR, "platform_hosts[%u]", index);
-    else if (!in_unrestricted(j, v))
+    else if (!in_unrestricted(j, v) && !in_parents(j, v))
         settle(v, ACTION_DENY, refusal(j, true), SOURCE_POLICY, "%s", "");
 }
 
@@ -346,7 +357,8 @@ is_barred(struct judging *j, struct verdict *v)
         settle(v, ACTION_DENY, REASON_HOST_BLOCKED, SOURCE_POLICY, "blocked_hosts[%u]", index);
         return true;
     }
-    if (j->special && hosts_find(c->overrides, &j->key, port, true, HOSTS_EXACT_ONLY, &index) != HOSTS_MATCH &&
+    /* Names that mean nothing in public are the parent's to know: no query is made here. */
+    if (j->special && !j->p->to_parent && hosts_find(c->overrides, &j->key, port, true, HOSTS_EXACT_ONLY, &index) != HOSTS_MATCH &&
         hosts_find(j->p->private_hosts, &j->key, port, true, HOSTS_ANY, &index) != HOSTS_MATCH) {
         settle(v, ACTION_DENY, REASON_HOST_NOT_ALLOWED, SOURCE_BUILTIN, "special names: %s", j->special);
         return true;

@@ -153,7 +153,7 @@ static int
 read_networking(struct policy *p, const struct json_at *at, struct err *err)
 {
     static const char *const members[] = {"type", "allowed_hosts", "allow_mcp_servers", "allow_package_managers", NULL};
-    static const char *const types[] = {"limited", "unrestricted", NULL};
+    static const char *const types[] = {"limited", "unrestricted", "parent", NULL};
     struct json_at type = json_member(at, "type"), hosts = json_member(at, "allowed_hosts");
     struct json_at mcp = json_member(at, "allow_mcp_servers"), managers = json_member(at, "allow_package_managers");
     int chosen = 0;
@@ -169,6 +169,9 @@ read_networking(struct policy *p, const struct json_at *at, struct err *err)
         return -1;
     p->has_networking = true;
     p->unrestricted = chosen == 1;
+    p->to_parent = chosen == 2;
+    if (p->to_parent && !p->context->has_parent)
+        return json_fail(&type, err, "leaves the decision to another proxy, and none is configured (upstream.parent)");
     return 0;
 }
 

@@ -231,6 +231,8 @@ lint_networking(struct linting *l)
         note(l, LINT_WARNING, "unrestricted", "networking.type", "opens every public host; data can leave to anywhere");
     if (p->unrestricted && !p->context->blocklist)
         note(l, LINT_WARNING, "no-blocklist", "networking.type", "there is no safety-blocklist.json, so paste and tunnel services are open too");
+    if (p->to_parent)
+        note(l, LINT_NOTE, "to-parent", "networking.type", "refuses nothing but blocked_hosts; what leaves is for upstream.parent to decide");
     if (p->managers_on && !p->managers_named)
         note(l, LINT_NOTE, "all-managers", "networking.allow_package_managers", "opens the hosts of all package managers; name those that are needed in package_managers");
     if (!p->managers_on && p->managers_named)
@@ -239,7 +241,7 @@ lint_networking(struct linting *l)
         note(l, LINT_NOTE, "not-inspected", "package_access", "reading and publishing look the same in a tunnel; without inspection both are open");
     if (p->report)
         note(l, LINT_WARNING, "report-mode", "mode", "refuses nothing: what the lists would deny is let through and recorded");
-    bool opens = hosts_count(p->allowed) > 0 || p->unrestricted || (p->mcp_on && p->server_count > 0) || p->managers_on;
+    bool opens = hosts_count(p->allowed) > 0 || p->unrestricted || p->to_parent || (p->mcp_on && p->server_count > 0) || p->managers_on;
     for (size_t i = 0; i < p->rule_count; i++)
         opens |= p->rules[i].allow;
     if (!opens)

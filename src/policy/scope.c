@@ -184,6 +184,19 @@ visit_unrestricted(struct walk *w)
     w->visit(w->ctx, &row);
 }
 
+static void
+visit_parent(struct walk *w)
+{
+    struct scope_row row = {.effect = SCOPE_OPEN, .source = SOURCE_POLICY};
+    if (!w->p->to_parent)
+        return;
+    snprintf(row.host, sizeof row.host, "(every host)");
+    snprintf(row.ports, sizeof row.ports, "all");
+    snprintf(row.where, sizeof row.where, "networking.type");
+    snprintf(row.detail, sizeof row.detail, "as upstream.parent decides");
+    w->visit(w->ctx, &row);
+}
+
 void
 policy_scope(const struct policy *p, void (*visit)(void *ctx, const struct scope_row *row), void *ctx)
 {
@@ -196,6 +209,7 @@ policy_scope(const struct policy *p, void (*visit)(void *ctx, const struct scope
     visit_registries(&w);
     visit_list(&w, p->context->platform, "platform_hosts", SOURCE_OPERATOR, SCOPE_OPEN);
     visit_unrestricted(&w);
+    visit_parent(&w);
 }
 
 /* ---- the comparison ---- */
@@ -293,7 +307,7 @@ compare_by(struct comparison *c, const struct policy *p)
             registries_each(r, i, compare_registry, c);
     }
     hosts_each(p->context->platform, compare_indexed, c);
-    if (p->unrestricted) { /* a public host that nobody names (RFC 2606 keeps the name free) */
+    if (p->unrestricted || p->to_parent) { /* a public host that nobody names (RFC 2606 keeps the name free) */
         struct host_entry e = {.suffix = false};
         if (host_parse(slice_str("any-other-host.example"), &e.host))
             compare_entry(c, &e);

@@ -208,6 +208,11 @@ account_close(struct exchange *x)
         .has_decision = x->denied_in_tunnel,
         .client = text(x->client_address),
     };
+    /* The decision record said what this side made of it; the parent's verdict came later. */
+    if (x->verdict.source == SOURCE_PARENT && reason_is_denial(x->reason)) {
+        r.has_decision = true;
+        r.source = text(source_text(SOURCE_PARENT));
+    }
     if (x->inspection)
         r.extra = inspect_facts(x->inspection);
     fill_identity(x, &r);

@@ -130,6 +130,7 @@ load_context(struct snapshot *s, struct err *err)
         .registries_json = snapshot_blob(s, "registries"),
         .blocklist_json = snapshot_blob(s, "blocklist"),
         .inspect = set->inspect,
+        .has_parent = set->parent_url != NULL,
         .passthrough = (const char *const *)set->passthrough.items,
         .override_hosts = names,
         .allow_addresses = set->allow_addresses.items,

@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import time
 
 import test_run  # first: it makes the network namespace
 from harness import cases, netns
@@ -144,5 +142,162 @@ def what_the_user_trusted_is_in_the_bundle(c):
     equal(out, "0\n", "without inspection")
 
 
+# ---- a shared gateway
+
+PLAIN = Origin(netns.ORIGIN, 8081)
+ASK = """
+import http.client, json, sys
+for target in sys.argv[1:]:
+    host, port = target.rsplit(":", 1)
+    c = http.client.HTTPConnection("127.0.0.1", 3128, timeout=20)
+    if port == "443":
+        c.request("CONNECT", target, headers={"Host": target})
+    else:
+        c.request("GET", f"http://{target}/", headers={"Host": target})
+    r = c.getresponse()
+    print(target, r.status, r.headers.get("x-deny-reason"))
+    c.close()
+"""
+
+
+@both
+def the_gateway_decides_alone(c):
+    folder = tempfile.mkdtemp(prefix="sallyport-gw-", dir=FOLDER)
+    hosts = {"allowed.example": [netns.ORIGIN]}
+    with gates.Gate({"default": gates.limited("allowed.example", "allowed.example:8081")}, {"upstream": {"hosts": hosts}}, dir=folder) as gateway:
+        token = c.write("gateway-token", gateway.token("gw-sbx"), 0o600)
+        config, path = recorded(c, "gateway", {"blocked_hosts": ["blocked.example"], "user": None})
+        gateway_options = ["--quiet", "--config", config, "--gateway", f"http://127.0.0.1:{gateway.port}", "--token-file", token]
+        targets = ["allowed.example:443", "allowed.example:80", "allowed.example:8081", "allowed.example:8082", "other.example:443", "db.corp.internal:5432",
+                   "blocked.example:443", "bad..name:80", "[::ffff:198.51.100.10]:80"]
+        out, _ = c.run(*gateway_options, "--", "python3", "-c", ASK, *targets)
+        equal(dict(l.split(" ", 1) for l in out.splitlines()), {
+            "allowed.example:443": "200 None", "allowed.example:80": "200 None", "allowed.example:8081": "200 None",
+            "allowed.example:8082": "403 port_not_allowed", "other.example:443": "403 host_not_allowed", "db.corp.internal:5432": "403 host_not_allowed",
+            "blocked.example:443": "403 host_blocked", "bad..name:80": "400 request_malformed",
+            "[::ffff:198.51.100.10]:80": "403 host_not_allowed"}, "the answers inside")
+        sources = {(r["host"], r["port"]): r["source"] for r in records(path, decision="deny") + records(path, "close", decision="deny") if r["host"]}
+        equal({sources[k] for k in (("allowed.example", 8082), ("other.example", 443), ("db.corp.internal", 5432))}, {"parent"}, "whose verdict it was")
+        equal(sources[("blocked.example", 443)], "operator", "what is blocked here")
+        asked = {r["host"] for r in gateway.records("decision")}
+        expect("db.corp.internal" in asked and "blocked.example" not in asked, f"what the gateway was asked: {asked}")
+        strict = c.write("strict.json", json.dumps(gates.limited("allowed.example")))
+        out, _ = c.run(*gateway_options, "--policy", strict, "--", "python3", "-c", ASK, "allowed.example:80", "allowed.example:8081")
+        equal(out.splitlines(), ["allowed.example:80 200 None", "allowed.example:8081 403 port_not_allowed"], "a policy of one's own counts as well")
+    parent = c.write("to-parent.json", json.dumps({"version": 1, "networking": {"type": "parent"}}))
+    expect("upstream.parent" in c.run("--policy", parent, "--", "true", status=2)[1], "no parent to decide")
+
+
+# ---- transparent, to the host's own addresses
+
+HERE = "127.0.5.1"
+OWN = [Origin(HERE, 80), Origin(HERE, 443, tls=CA.leaf("own.example", file="own")), Origin(HERE, 8085)]
+OWN_CONFIG = gates.merged(CONFIG, {"upstream": {"hosts": {"own.example": [HERE], "shut.example": ["127.0.5.2"]}, "allow_addresses": [f"{HERE}/32"]}})
+DNS = """
+import socket, struct
+def query(name, server, tcp):
+    q = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\\0\\0\\1\\0\\1"
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as s:
+        s.settimeout(10)
+        s.connect((server, 53))
+        s.send((struct.pack(">H", len(q)) if tcp else b"") + q)
+        a = s.recv(4096)
+        while tcp and (len(a) < 2 or len(a) < 2 + struct.unpack(">H", a[:2])[0]):
+            a += s.recv(4096)
+    a = a[2:] if tcp else a
+    count = struct.unpack(">H", a[6:8])[0]
+    return a[3] & 15, a[-4:-2] in (b"\\xc6\\x12", b"\\xc6\\x13") if count else None
+for server in ("127.0.0.1", "203.0.113.53"):
+    for tcp in (False, True):
+        print(query("own.example", server, tcp), query("never.example", server, tcp))
+"""
+
+
+@both
+def own_addresses_are_reached_transparently(c):
+    policy = c.write("own-policy.json", json.dumps(gates.limited("own.example", "own.example:8085", "shut.example")))
+    config, path = recorded(c, "own", OWN_CONFIG)
+    ca = c.write("test-ca.pem", open(CA.path).read())
+    out, account = c.account("--transparent", "--port", "8085", "--no-proxy-env", "--bind-ro", c.dir, "--config", config, "--policy", policy, "--", "sh", "-c",
+                             f"curl -sS -m 20 http://own.example/; curl -sS -m 20 --cacert {ca} https://own.example/; curl -sS -m 20 http://own.example:8085/;"
+                             "curl -s -m 20 -o /dev/null -w ' %{http_code}' http://shut.example/; env | grep -ci _proxy=; true")
+    equal(out, "okokok 4030\n", "ports 80, 443 and another, an address that is not opened, and no proxy variables")
+    seen = sorted((r["host"], r["port"], r["reason"]) for r in records(path, entry="transparent"))
+    equal(seen, [("own.example", 80, "ok"), ("own.example", 443, "ok"), ("own.example", 8085, "ok"), ("shut.example", 80, "address_not_allowed")], "records")
+    equal(account["bypass_attempts"], 0, "nothing went around")
+
+
+@both
+def names_are_answered_by_udp_and_tcp(c):
+    policy = c.write("own-policy.json", json.dumps(gates.limited("own.example")))
+    config, path = recorded(c, "names", OWN_CONFIG)
+    out, _ = c.run("--quiet", "--transparent", "--config", config, "--policy", policy, "--", "python3", "-c", DNS)
+    equal(out.splitlines(), ["(0, True) (3, None)"] * 4, "any resolver, both ways: a synthetic address, and none")
+    expect(any(r["host"] == "never.example" and r["decision"] == "deny" for r in records(path, "resolve") + records(path)), "the refusal is recorded")
+
+
+# ---- what killed runs leave
+
+@both
+def the_next_run_sweeps_what_killed_ones_left(c):
+    before, mine = test_run.run_dirs(), []
+    for i in range(2):
+        p = c.start("--quiet", "--", "sh", "-c", "echo up; sleep 60")
+        p.stdout.readline()
+        mine.append(p)
+    dead, living = mine
+    folders = test_run.run_dirs() - before
+    equal(len(folders), 2, "folders of two runs")
+    tasks = test_run.descendants(dead.pid)
+    launcher = test_run.descendants(dead.pid, b"launch")[0]
+    os.kill(dead.pid, signal.SIGSTOP)  # neither sees the other go
+    os.kill(launcher, signal.SIGSTOP)
+    os.kill(launcher, signal.SIGKILL)
+    os.kill(dead.pid, signal.SIGKILL)
+    dead.communicate(timeout=30)
+    eventually(lambda: not test_run.alive(tasks), "the end of its processes", 10)
+    left = {f for f in folders if os.path.exists(f) and lock_is_free(f)}
+    equal(len(left), 1, "one folder without an owner")
+    strange = tempfile.mkdtemp(prefix="sallyport-", dir=os.path.dirname(next(iter(left))))  # nothing of ours in it
+    plain = os.path.join(os.path.dirname(strange), "sallyport-AAAAAA")
+    os.rename(strange, plain)
+    if netns.privileged():
+        os.chown(plain, c.uid, c.uid)
+    try:
+        c.run("--quiet", "--", "sleep", "0.3")
+        equal(test_run.run_dirs() - before - {plain}, folders - left, "the dead run's folder is gone, the living one's is not")
+        expect(os.path.isdir(plain), "a folder without a lock is nobody's")
+    finally:
+        os.rmdir(plain)
+        living.terminate()
+        living.communicate(timeout=30)
+    eventually(lambda: not (test_run.run_dirs() - before), "all folders")
+
+
+def lock_is_free(folder):
+    with open(os.path.join(folder, "lock")) as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            return False
+
+
+@both
+def nobody_elses_folder_is_swept(c):
+    if not netns.privileged():
+        raise Skip("there is only one user here")
+    folder = "/tmp/sallyport-BBBBBB"
+    os.mkdir(folder, 0o700)
+    open(os.path.join(folder, "lock"), "w").close()
+    os.chown(folder, USER_OF_NOBODY, USER_OF_NOBODY)
+    try:
+        c.run("--quiet", "--", "sleep", "0.2")
+        expect(os.path.exists(os.path.join(folder, "lock")), "it is still there")
+    finally:
+        shutil.rmtree(folder)
+
+
+USER_OF_NOBODY = 61234
 if __name__ == "__main__":
     cases.main()

@@ -253,6 +253,30 @@ TEST(unrestricted_opens_public_hosts_on_default_ports)
     policy_unref(p);
 }
 
+TEST(parent_leaves_all_but_blocked_hosts_to_the_parent)
+{
+    const char *const blocked[] = {"closed.example.com", NULL};
+    struct policy_context_options o = {.has_parent = true, .blocked_hosts = blocked, .blocklist_json = slice_str(test_blocklist)};
+    struct policy *p = compile_with(&o, "{\"networking\": {\"type\": \"parent\"}, \"blocked_hosts\": [\"no.example.com:22\", \"8.8.8.8\"]}");
+    expect(p, "anything.example.net:443", "allow networking.type parent");
+    expect(p, "anything.example.net:22", "allow networking.type parent");
+    expect(p, "paste.example:443", "allow networking.type parent");
+    expect(p, "db.corp.internal:5432", "allow networking.type parent");
+    expect(p, "no.example.com:443", "allow networking.type parent");
+    expect(p, "no.example.com:22", "host_blocked blocked_hosts[0]");
+    expect(p, "closed.example.com:8443", "host_blocked blocked_hosts[0]");
+    expect(p, "8.8.8.8:1", "host_blocked blocked_hosts[1]");
+    expect(p, "[::ffff:8.8.8.8]:443", "host_not_allowed");
+    policy_unref(p);
+
+    struct err err = {0};
+    struct policy_context_options none = {.has_parent = false};
+    struct policy_context *c = context_with(&none);
+    CHECK(!policy_compile(slice_str("{\"networking\": {\"type\": \"parent\"}}"), "p", "p.json", POLICY_FILE, c, &err));
+    CHECK_THAT(strstr(err.text, "upstream.parent"), "%s", err.text);
+    policy_context_unref(c);
+}
+
 TEST(special_names_need_an_exact_entry_and_a_cover)
 {
     const char *const overrides[] = {"api.corp.internal", "wild.corp.internal", NULL};

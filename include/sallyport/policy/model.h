@@ -28,6 +28,7 @@ struct policy_context {
     struct registries *registries; /* NULL: none */
     struct blocklist *blocklist;   /* NULL: none */
     enum inspect_mode inspect;
+    bool has_parent;
     struct cidr *allow, *delegable;
     size_t allow_count, delegable_count;
 };
@@ -66,7 +67,7 @@ struct policy {
     char *name, *file;
     char sha256[SHA256_HEX_SIZE];
     struct policy_context *context;
-    bool report, unrestricted, has_networking;
+    bool report, unrestricted, to_parent, has_networking;
     struct hosts *blocked, *allowed;
     struct rule *rules;
     size_t rule_count;
