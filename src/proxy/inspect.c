@@ -249,8 +249,9 @@ connect_upstream_tls(struct exchange *x)
         mark_fault(i, REASON_UPSTREAM_TLS, "no trusted certificates are configured");
         return;
     }
+    cleanup_free char *partition = mem_printf("%s\n%s", x->identity->sub, policy_sha256(x->policy)); /* no origin links two sandboxes */
     stream_connect_tls(i->upstream, upstream_tls_context(tls), upstream_tls_name(&x->target.host, name));
-    if (!upstream_tls_prepare(tls, stream_tls(i->upstream), &x->target.host, x->target.port, slice_str(policy_sha256(x->policy)),
+    if (!upstream_tls_prepare(tls, stream_tls(i->upstream), &x->target.host, x->target.port, slice_str(partition),
                               (const char(*)[UPSTREAM_ALPN_SIZE])alpn, offered(i, alpn)))
         mark_fault(i, REASON_UPSTREAM_TLS, "the connection could not be prepared");
 }

@@ -95,7 +95,7 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
         tunnel_tune(x->tunnel);
     }
     bool tunnel = x->state == EXCHANGE_PEEKING || x->state == EXCHANGE_RELAYING;
-    if (tunnel && set->lifetime_ms && now_ms - x->started_ms > set->lifetime_ms)
+    if ((tunnel || x->inspection) && set->lifetime_ms && now_ms - x->started_ms > set->lifetime_ms)
         exchange_finish(x, "lifetime");
     else if (tunnel && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
         exchange_finish(x, "idle_timeout");
