@@ -32,12 +32,12 @@ def program():
 
 
 class Nginx:
-    def __init__(self, folder, certificate):
+    def __init__(self, folder, certificate, config=CONFIG):
         self.dir = folder
         os.makedirs(os.path.join(folder, "www"), exist_ok=True)
         path = os.path.join(folder, "nginx.conf")
         with open(path, "w") as f:
-            f.write(CONFIG.format(dir=folder, address=netns.ORIGIN, cert=certificate[0], key=certificate[1]))
+            f.write(config.format(dir=folder, address=netns.ORIGIN, cert=certificate[0], key=certificate[1]))
         self.process = subprocess.Popen([program(), "-c", path, "-e", os.path.join(folder, "error.log")], stdin=subprocess.DEVNULL,
                                         preexec_fn=netns.die_with_parent)
         cases.eventually(self._answers, "nginx answers", 10)
