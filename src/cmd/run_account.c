@@ -70,8 +70,8 @@ measure(const struct log_seen *s)
         m.denied = times;
     else if (log_seen_is(s, "event", "decision") && log_seen_is(s, "decision", "allow"))
         m.allowed = 1;
-    else if (closes && reason.ptr && !slice_is(reason, "ok"))
-        m.failed = 1;
+    else if (closes && reason.ptr && !slice_is(reason, "ok") && !log_seen_is(s, "cause", "refused"))
+        m.failed = 1; /* a refused one has counted with its decision */
     if (closes) {
         m.bytes_up = log_seen_number(s, "bytes_up");
         m.bytes_down = log_seen_number(s, "bytes_down");
@@ -109,7 +109,9 @@ add_record(struct account *a, const struct log_seen *s)
         map_put(a->refused, id, a);
     else if (m.failed && id.ptr && map_remove(a->refused, id))
         m.failed = 0;
-    if (a->sandbox && !log_seen_is(s, "sandbox", a->sandbox))
+    /* Refusals of too many hosts to be told apart are counted together, without a name. */
+    bool together = log_seen_is(s, "event", "repeated") && !log_seen_text(s, "sandbox").ptr;
+    if (a->sandbox && !together && !log_seen_is(s, "sandbox", a->sandbox))
         return;
     if (!m.allowed && !m.denied && !m.failed && !m.bypass && !log_seen_is(s, "event", "close"))
         return;

@@ -336,6 +336,22 @@ set_gateway(const struct run *r, json_t *root)
     }
 }
 
+/* Root of a user namespace may have no other id to become (rootless containers). */
+#define NOBODY 65534
+
+static bool
+id_exists(unsigned long id)
+{
+    FILE *f = fopen("/proc/self/uid_map", "re");
+    unsigned long inside, outside, count;
+    bool found = f == NULL;
+    while (f && !found && fscanf(f, "%lu %lu %lu", &inside, &outside, &count) == 3)
+        found = id >= inside && id - inside < count;
+    if (f)
+        fclose(f);
+    return found;
+}
+
 /* What a run has by itself, where the file says nothing. */
 static void
 set_defaults(struct run *r, json_t *root)
@@ -348,6 +364,8 @@ set_defaults(struct run *r, json_t *root)
     free(registries);
     if (!has_setting(root, NULL, "workers"))
         config_set(root, "workers", json_integer(1));
+    if (!json_object_get(root, "user") && geteuid() == 0 && !id_exists(NOBODY))
+        config_set(root, "user", json_null());
     if (!has_setting(root, "auth", "revoked"))
         config_set(root, "auth.revoked", json_null());
     if (!has_setting(root, "admin", "socket"))
