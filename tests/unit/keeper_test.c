@@ -21,6 +21,8 @@
 #include "unit/policies.h"
 #include "unit/test.h"
 
+#include "sallyport/base/clock.h"
+
 static struct host
 host_of(const char *text)
 {
@@ -586,6 +588,7 @@ TEST(who_asks_too_much_gets_no_more_and_hurts_nobody_else)
     begin(&s);
     start(&s, sealed(&s, false, true));
     await_ready(&s);
+    int64_t began_ms = clock_mono_ms();
     for (uint32_t i = 0; i < 1600; i++) {
         ask_as(&s, 0, i, "main", s.digest, "www.example.com", 443, "");
         struct pollfd p = {s.workers[0], POLLIN, 0};
@@ -595,7 +598,9 @@ TEST(who_asks_too_much_gets_no_more_and_hurts_nobody_else)
             busy += status == LEAF_STATUS_BUSY;
         }
     }
-    CHECK_THAT(minted >= 1000 && busy > 0 && minted + busy == 1600, "%d minted, %d busy", minted, busy);
+    /* A burst of 1,000 and 200 a second, however long this machine takes for it. */
+    int most = 1001 + (int)((clock_mono_ms() - began_ms + 100) / 5);
+    CHECK_THAT(minted >= 1000 && minted <= most && minted + busy == 1600, "%d minted (at most %d), %d busy", minted, most, busy);
     ask_as(&s, 1, 7, "main", s.digest, "www.example.com", 443, "");
     CHECK(answered(&s, 1, 7, "www.example.com") == LEAF_STATUS_MINTED);
     struct shared *counters = shared_map(s.shared, false);

@@ -10,8 +10,11 @@
 static int
 parse(const char *const *extra, struct sandbox_options *o, struct err *err)
 {
-    const char *argv[64] = {"launch", "--id", "a", "--run-dir", "/r", "--gate", "/g"};
+    static const char *argv[64]; /* the options point into it */
+    static const char *const first[] = {"launch", "--id", "a", "--run-dir", "/r", "--gate", "/g"};
     int argc = 7;
+    memset(argv, 0, sizeof argv);
+    memcpy(argv, first, sizeof first);
     for (; *extra; extra++)
         argv[argc++] = *extra;
     *err = (struct err){0};
