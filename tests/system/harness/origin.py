@@ -1,7 +1,9 @@
 """Origins: servers that count connections and complete requests and keep the bytes that they saw."""
 import asyncio
+import errno
 import re
 import ssl
+import time
 
 from . import background
 
@@ -85,8 +87,19 @@ class Origin:
         if tls and not context:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
-        self._server = background.call(asyncio.start_server(self._accept, address, port, ssl=context, limit=1 << 20, backlog=4096))
+        self._server = self._listen(address, port, context)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def _listen(self, address, port, context):
+        """The port may still be that of an origin that is closing, or for a moment that of somebody's connection."""
+        for _ in range(50):
+            try:
+                return background.call(asyncio.start_server(self._accept, address, port, ssl=context, limit=1 << 20, backlog=4096))
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE:
+                    raise
+                time.sleep(0.1)
+        raise OSError(errno.EADDRINUSE, f"{address}:{port} stays in use")
 
     def accepted(self):
         return len(self.connections)
