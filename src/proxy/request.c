@@ -81,6 +81,16 @@ check_method(const struct exchange *x)
     return r == REASON_METHOD_UNKNOWN && policy_knows_method(x->policy, x->head.method) ? REASON_OK : r;
 }
 
+/* At a registry that is open for reading: a GET has nothing to bring along (RFC 9110 section 9.3.1 gives its content no meaning). */
+static bool
+carries_data_in_a_read(const struct exchange *x)
+{
+    if (!exchange_is_request(x) || x->verdict.source != SOURCE_REGISTRIES)
+        return false;
+    bool reads = slice_is(x->head.method, "GET") || slice_is(x->head.method, "HEAD");
+    return reads && (x->head.body == BODY_CHUNKED || (x->head.body == BODY_LENGTH && x->head.content_length > 0));
+}
+
 enum reason
 decide(struct exchange *x)
 {
@@ -97,7 +107,7 @@ decide(struct exchange *x)
     case ACTION_DENY:
         return x->verdict.reason;
     case ACTION_ALLOW:
-        return REASON_OK;
+        return carries_data_in_a_read(x) ? REASON_METHOD_NOT_ALLOWED : REASON_OK;
     case ACTION_INSPECT: /* what a request may do is not known yet: each will be judged by itself */
         x->inspect = true;
         return exchange_is_request(x) ? REASON_INTERNAL : REASON_OK;
