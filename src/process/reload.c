@@ -278,6 +278,7 @@ apply(struct supervisor *s, struct loaded *next, const char *why)
     loaded_free(&before);
     hand_out(s);
     watch_files(s);
+    watch_nudge(s->watch); /* one more look, which ends it when nothing differs */
     doors_follow(s);
     shared_add(s->shared, COUNTER_RELOADS, 1);
     shared_set(s->shared, COUNTER_POLICY_GENERATION, s->running.generation);

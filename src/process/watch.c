@@ -104,6 +104,12 @@ on_readable(void *arg)
         }
 }
 
+void
+watch_nudge(struct watch *w)
+{
+    note_change(w);
+}
+
 struct watch *
 watch_new(struct loop *l, void (*on_change)(void *arg), void *arg)
 {

@@ -18,6 +18,8 @@ void watch_clear(struct watch *w);
 void watch_file(struct watch *w, const char *path);
 /* All *.json of a folder. NULL is fine. */
 void watch_folder(struct watch *w, const char *path);
+/* As if something had changed: between two sets of watches a change is not seen. */
+void watch_nudge(struct watch *w);
 /* Tries again what could not be watched, because it was not there. */
 void watch_retry(struct watch *w);
 
