@@ -85,9 +85,9 @@ stream_interest(const struct stream *s)
     short need = 0;
     if (s->want_read)
         need |= t->read_wants_write ? EV_WRITE : EV_READ;
-    if (s->want_write)
+    if (s->want_write && !s->write_broken)
         need |= t->write_wants_read ? EV_READ : EV_WRITE;
-    if (t->closing)
+    if (t->closing && !s->write_broken)
         need |= EV_WRITE;
     return need;
 }
@@ -148,6 +148,15 @@ static enum stream_io
 stream_fail(struct stream *s)
 {
     s->failed = true;
+    stream_rearm(s, 0);
+    return STREAM_ERROR;
+}
+
+/* A server may answer, or refuse, and close before it has read everything: what it said is still there to be read. */
+static enum stream_io
+stream_break_writing(struct stream *s)
+{
+    s->write_broken = true;
     stream_rearm(s, 0);
     return STREAM_ERROR;
 }
@@ -397,6 +406,11 @@ tls_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_len)
         int ret = SSL_write_ex(t->ssl, piece.ptr, piece.len, &n);
         t->write_wants_read = false;
         t->blocked_len = 0;
+        if (ret != 1 && SSL_get_error(t->ssl, ret) == SSL_ERROR_SYSCALL) {
+            ERR_clear_error();
+            io = stream_break_writing(s);
+            break;
+        }
         if (ret != 1) {
             io = tls_result(s, ret, &t->write_wants_read, SSL_ERROR_WANT_READ);
             if (io == STREAM_AGAIN)
@@ -591,10 +605,7 @@ plain_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_le
     }
     if (errno == EAGAIN || errno == ENOBUFS)
         return STREAM_AGAIN;
-    /* A server may answer and close before it has read everything: its answer is still there to be read. */
-    s->write_broken = true;
-    stream_rearm(s, 0);
-    return STREAM_ERROR;
+    return stream_break_writing(s);
 }
 
 enum stream_io

@@ -418,6 +418,19 @@ was_lost_between_requests(const struct forward *f)
     return f->x->inside && inspect_was_used(f->x->inside) && !f->up_heard;
 }
 
+/* Inside a tunnel: TLS ended it before it read anything. */
+static bool
+was_refused_late(struct forward *f)
+{
+    struct exchange *x = f->x;
+    const char *detail = NULL;
+    if (!x->inside || f->up_heard || !inspect_refused_late(x->inside, f->upstream))
+        return false;
+    enum reason r = inspect_fault(x->inside, &detail);
+    exchange_fail(x, r, detail);
+    return true;
+}
+
 static void
 end_with_upstream(struct forward *f)
 {
@@ -432,6 +445,8 @@ static bool
 take_upstream_eof(struct forward *f)
 {
     if (!f->answered) {
+        if (was_refused_late(f))
+            return false;
         if (was_lost_between_requests(f))
             end_with_upstream(f);
         else if (!retry_on_new_connection(f))

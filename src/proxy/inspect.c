@@ -277,19 +277,27 @@ on_dialed(void *owner, enum reason reason, struct stream *stream, const struct a
         connect_upstream_tls(x);
 }
 
+/* Between requests. */
+static void
+on_idle_upstream(struct inspection *i, enum stream_event event)
+{
+    /* TLS has things of its own to say (session tickets, key updates): nothing of them is left to read. */
+    size_t got = 0;
+    if (event == STREAM_READABLE && stream_read(i->upstream, i->x->proxy->scratch, 1, &got) == STREAM_AGAIN)
+        return;
+    /* Whatever else it says or does, the connection is of no more use. The client's ends with it, unless there is something to say. */
+    bool refused = inspect_refused_late(i, i->upstream);
+    stream_free(steal(&i->upstream));
+    if (i->inner && !refused)
+        client_close(steal(&i->inner));
+}
+
 static void
 on_upstream(void *owner, enum stream_event event)
 {
     struct inspection *i = owner;
     if (i->x->state != EXCHANGE_UPSTREAM_TLS) {
-        /* TLS has things of its own to say (session tickets, key updates): nothing of them is left to read. */
-        size_t got = 0;
-        if (event == STREAM_READABLE && stream_read(i->upstream, i->x->proxy->scratch, 1, &got) == STREAM_AGAIN)
-            return;
-        /* Between requests: whatever else it says or does, the connection is of no more use, and the client's ends with it. */
-        stream_free(steal(&i->upstream));
-        if (i->inner)
-            client_close(steal(&i->inner));
+        on_idle_upstream(i, event);
         return;
     }
     switch (event) {
@@ -464,6 +472,17 @@ bool
 inspect_was_used(const struct inspection *i)
 {
     return i->used;
+}
+
+bool
+inspect_refused_late(struct inspection *i, struct stream *upstream)
+{
+    struct upstream_fault fault;
+    if (i->used || !upstream_tls_refused_late(stream_tls(upstream), &fault))
+        return false;
+    i->fault = REASON_UPSTREAM_TLS;
+    memcpy(i->detail, fault.detail, sizeof i->detail);
+    return true;
 }
 
 struct stream *

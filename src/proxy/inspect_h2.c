@@ -36,6 +36,7 @@ struct inspect_h2 {
     bool flushing;         /* deferred */
     struct timer tick;
     int64_t active_ms;     /* a request began or ended */
+    bool heard;            /* the upstream has answered something */
     bool leaving;          /* the client has been told to go elsewhere */
     bool gone;             /* … and that this was the last */
     bool over;
@@ -391,6 +392,7 @@ take_response(struct inspect_call *call, const struct h2_head *head)
         return;
     }
     struct h2_head *to = response_for_client(head);
+    call->h->heard = true;
     call->answered = true;
     call->response_ended = head->end;
     call->x->status = head->head.status;
@@ -548,10 +550,26 @@ end_tunnel(struct inspect_h2 *h, const char *cause)
         exchange_finish(h->tunnel, cause);
 }
 
-/* What was asked of it and not answered fails; the client is told to go elsewhere with the rest. */
+/* What it said before its connection broke: answers, or why it wants none of this. */
+static void
+hear_out(struct inspect_h2 *h)
+{
+    struct proxy *p = h->tunnel->proxy;
+    size_t got = 0;
+    for (int round = 0; round < READ_ROUNDS; round++)
+        if (stream_read(h->upstream.stream, p->scratch, PROXY_SCRATCH, &got) != STREAM_DONE ||
+            !h2_session_feed(h->upstream.session, slice_of(p->scratch, got), loop_now_ms(h->loop)))
+            break;
+}
+
+/* What was asked of it and not answered fails; the client is told to go elsewhere with the rest, unless no connection would do. */
 static void
 lose_upstream(struct inspect_h2 *h)
 {
+    const char *detail = NULL;
+    hear_out(h);
+    bool refused = !h->heard && inspect_refused_late(h->i, h->upstream.stream);
+    enum reason r = refused ? inspect_fault(h->i, &detail) : REASON_UPSTREAM_CLOSED;
     stream_free(steal(&h->upstream.stream));
     for (struct list_node *n = list_first(&h->calls), *next; n; n = next) {
         struct inspect_call *call = list_entry(n, struct inspect_call, node);
@@ -564,10 +582,11 @@ lose_upstream(struct inspect_h2 *h)
         if (call->answered)
             reset_call(call, H2_INTERNAL_ERROR, REASON_UPSTREAM_CLOSED, "upstream_closed");
         else
-            exchange_fail(call->x, REASON_UPSTREAM_CLOSED, NULL);
+            exchange_fail(call->x, r, detail);
     }
     h2_session_drain(h->upstream.session);
-    leave(h);
+    if (!refused)
+        leave(h);
 }
 
 static bool

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -15,8 +14,9 @@ import time
 from harness import netns
 netns.enter()
 from harness import cases
-from harness import gate as gates
+from harness import gate as gates, h2
 from harness.cases import Skip, case, equal, expect
+from harness.h2 import block, frame
 from harness.pki import Authority
 
 FOLDER = tempfile.mkdtemp(prefix="sallyport-h2-")
@@ -82,70 +82,13 @@ def curl(*args, sub="curl"):
 
 # ---- frames by hand
 
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+def request(authority=HOST, path="/index.html", **more):
+    return h2.request(authority, path, **more)
 
 
-def block(*fields):
-    out = b""
-    for name, value in fields:
-        n, v = name.encode("latin1"), value.encode("latin1")
-        out += b"\0" + bytes([len(n)]) + n + bytes([len(v)]) + v
-    return out
-
-
-def request(authority=HOST, path="/index.html", method="GET", scheme="https", *more):
-    return block((":method", method), (":scheme", scheme), (":authority", authority), (":path", path), *more)
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
-
-
-class Raw:
-    """One HTTP/2 connection inside a tunnel, from the client's preface on."""
-
+class Raw(h2.Client):
     def __init__(self, sub, host=HOST):
-        s = socket.create_connection(gate.address, 10)
-        s.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\nProxy-Authorization: {gate.credential(sub)}\r\n\r\n".encode())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += s.recv(1)
-        expect(head.startswith(b"HTTP/1.1 200"), head)
-        context = ssl.create_default_context(cafile=os.path.join(FOLDER, "ca/ca.pem"))
-        context.set_alpn_protocols(["h2"])
-        self.tls = context.wrap_socket(s, server_hostname=host)
-        equal(self.tls.selected_alpn_protocol(), "h2", "ALPN")
-        self.tls.settimeout(10)
-        self.tls.sendall(PREFACE)
-        self.data = b""
-
-    def send(self, data):
-        try:
-            self.tls.sendall(data)
-        except OSError:
-            pass
-
-    def frames(self, until):
-        """All frames up to the first that `until` accepts, or to the end."""
-        got = []
-        while True:
-            while len(self.data) >= 9 and len(self.data) >= 9 + int.from_bytes(self.data[:3], "big"):
-                n = int.from_bytes(self.data[:3], "big")
-                f = (self.data[3], self.data[4], int.from_bytes(self.data[5:9], "big") & 0x7FFFFFFF, self.data[9:9 + n])
-                self.data = self.data[9 + n:]
-                got.append(f)
-                if until(f):
-                    return got
-            try:
-                more = self.tls.recv(65536)
-            except (OSError, ssl.SSLError):
-                more = b""
-            if not more:
-                return got
-            self.data += more
-
-    def close(self):
-        self.tls.close()
+        super().__init__(gate, os.path.join(FOLDER, "ca/ca.pem"), host, sub)
 
 
 def outcome(payload, stream=1, sub="raw"):

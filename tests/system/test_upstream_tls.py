@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from harness import cases, inner, vectors
-from harness import gate as gates
+from harness import gate as gates, h2
 from harness.cases import Failed, Skip, case, equal, expect, report, table
 from harness.pki import pem_of
 
@@ -557,10 +557,6 @@ def why_not(row, server, sub):
     return None
 
 
-# What fails, and why; a row that does not fail any more is to leave.
-KNOWN = {"tu-037d": "what a server of TLS 1.3 says after the handshake ends the tunnel without a word"}
-
-
 @table
 def the_matrix():
     for n, row in enumerate(ROWS):
@@ -572,11 +568,7 @@ def the_matrix():
             why = why_not(row, server, f"row{n}")
         except (OSError, Failed) as e:
             why = f"{type(e).__name__}: {e}"
-        known = KNOWN.get(row.name.split()[0])
-        if known and why:
-            report(row.name, f"{known}: {why}", skip=True)
-        else:
-            report(row.name, why or ("it works now: no longer KNOWN" if known else None))
+        report(row.name, why)
 
 
 @case
@@ -663,6 +655,90 @@ def a_flood_of_key_updates_is_bounded():
         expect(cpu_of_worker() - before < 5, f"{cpu_of_worker() - before} s of a processor")
 
 
+# ---- refused once the handshake seems over, as TLS 1.3 lets a server do
+
+class Late:
+    """In front of a server: what that says once the client has spoken twice arrives a while later."""
+
+    def __init__(self, host, server, seconds):
+        self.server, self.seconds, self.spoken = server, seconds, 0
+        self.front = Raw([host], self.lead)
+
+    def lead(self, raw, s):
+        with socket.create_connection(self.server) as up:
+            threading.Thread(target=self.hold, args=(up, s), daemon=True).start()
+            try:
+                while data := s.recv(65536):
+                    self.spoken += 1
+                    up.sendall(data)
+            except OSError:
+                time.sleep(self.seconds)
+
+    def hold(self, up, s):
+        try:
+            while data := up.recv(65536):
+                if self.spoken > 1:
+                    time.sleep(self.seconds)
+                s.sendall(data)
+        except OSError:
+            pass
+        s.close()
+
+    def stop(self):
+        self.front.stop()
+
+
+def demanding(host, alpn, seconds):
+    """A server of TLS 1.3 that wants a certificate, and says so so late."""
+    def change(context):
+        client_certificates(ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_3)(context)
+        context.set_alpn_protocols([alpn])
+    server = Python([f"behind.{host}"], chained(host), change)
+    return server, Late(host, (world.hosts[f"behind.{host}"][0], 443), seconds)
+
+
+def is_explained(reply, what):
+    equal((reply.status, reply.reason), (502, "upstream_tls"), what)
+    expect(b"client certificate" in reply.body, f"{what}: {reply.body!r}")
+
+
+@case
+def a_late_demand_is_said_to_a_request_under_way():
+    is_explained(ask("late1.bad.example", "late-get"), "a request that was sent")
+    upload = b"POST /up HTTP/1.1\r\nHost: late1.bad.example\r\nContent-Length: 4000000\r\n\r\n" + bytes(4000000)
+    context = inner.trusting(os.path.join(FOLDER, "ca/ca.pem"))
+    is_explained(inner.talk(gate.address, "late1.bad.example:443", gate.credential("late-post"), context, upload, methods=["POST"]), "an upload")
+    is_explained(inner.talk(gate.address, "tu-037d.bad.example:443", gate.credential("post"), context, upload.replace(b"late1", b"tu-037d"), methods=["POST"]),
+                 "an upload that meets a closed connection")
+    equal(demanders[0][0].got(), b"", "what reached the server")
+    gate.record("close", sandbox="late-get", reason="upstream_tls", status=502)
+
+
+@case
+def a_late_demand_is_said_to_a_request_that_comes_later():
+    context = inner.trusting(os.path.join(FOLDER, "ca/ca.pem"))
+    with inner.Inside(gate.address, "late1.bad.example:443", gate.credential("later"), context) as inside:
+        time.sleep(1)
+        inside.send(request("late1.bad.example"))
+        is_explained(inside.read_until(["GET"], 5), "a request after the refusal")
+
+
+@case
+def a_late_demand_is_said_to_each_stream():
+    raw = h2.Client(gate, os.path.join(FOLDER, "ca/ca.pem"), "late2.bad.example", "late-h2")
+    raw.send(h2.frame(h2.HEADERS, 5, 1, h2.request("late2.bad.example")) + h2.frame(h2.HEADERS, 4, 3, h2.request("late2.bad.example", method="POST")) +
+             h2.frame(h2.DATA, 0, 3, bytes(16000)))
+    for stream in (1, 3):
+        _, body, code = raw.answer(stream)
+        expect(b"upstream_tls" in body and b"client certificate" in body, f"stream {stream}: {body!r}, reset {code}")
+    time.sleep(1)
+    raw.send(h2.frame(h2.HEADERS, 5, 5, h2.request("late2.bad.example")))
+    expect(b"client certificate" in raw.answer(5)[1], "a request after the refusal")
+    raw.close()
+    equal(demanders[1][0].got(), b"", "what reached the server")
+    cases.eventually(lambda: len(gate.records("close", sandbox="late-h2", reason="upstream_tls")) == 3, "three records")
+
+
 def cpu_of_worker():
     total = 0
     for pid in gate.children("worker"):
@@ -697,7 +773,7 @@ def start_gate():
 def clean_up():
     gate.stop(check=False)
     gate.cleanup()
-    for s in [*SERVERS, hello_server, resume_server, renegotiating, flooding]:
+    for s in [*SERVERS, *sum(demanders, ()), hello_server, resume_server, renegotiating, flooding]:
         if not isinstance(s, Skip):
             s.stop()
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -713,6 +789,7 @@ if __name__ == "__main__":
     resume_server = Python(["one.bad.example", "two.bad.example", "three.bad.example"],
                              files(TWO.leaf("one.bad.example", "two.bad.example"), TWO.cert))
     renegotiating = start(lambda: s_server(["reneg.bad.example"], chained("reneg.bad.example"), "-tls1_2"))
+    demanders = [demanding("late1.bad.example", "http/1.1", 0.7), demanding("late2.bad.example", "h2", 0.7)]
     flooding = start(lambda: s_server(["flood.bad.example"], chained("flood.bad.example"), "-tls1_3"))
     gate = start_gate()
     cases.at_end(clean_up)

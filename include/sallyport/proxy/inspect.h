@@ -23,6 +23,9 @@ struct stream *inspect_borrow(struct inspection *i);
 /* Gives it back, fit for another request. What is not given back is gone, and the client's connection ends with it. */
 void inspect_return(struct inspection *i, struct stream *upstream);
 bool inspect_was_used(const struct inspection *i);               /* a request has gone up before */
+/* The upstream connection broke: was that the end of a handshake that seemed over, before any request was answered? Then
+ * inspect_fault says so to this request and all that follow. Ask before the stream is freed. */
+bool inspect_refused_late(struct inspection *i, struct stream *upstream);
 /* Bytes of a request inside, for the tunnel's own record. */
 void inspect_count(struct inspection *i, uint64_t up, uint64_t down);
 /* A request inside has ended, whatever way. */

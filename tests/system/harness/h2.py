@@ -1,0 +1,102 @@
+"""HTTP/2 by hand, for what no client sends: frames, header blocks without compression, and a reader of frames."""
+import socket
+import ssl
+import struct
+
+from . import inner
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 3, 5, 7, 8, 11
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def block(*fields):
+    out = b""
+    for name, value in fields:
+        n, v = name.encode("latin1"), value.encode("latin1")
+        out += b"\0" + bytes([len(n)]) + n + bytes([len(v)]) + v
+    return out
+
+
+def request(authority, path="/", method="GET", scheme="https", *more):
+    return block((":method", method), (":scheme", scheme), (":authority", authority), (":path", path), *more)
+
+
+def settings(*pairs):
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", k, v) for k, v in pairs))
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings()
+
+
+class Frames:
+    """Frames of a socket, either side."""
+
+    def __init__(self, s, data=b""):
+        self.socket, self.data = s, data
+
+    def send(self, data):
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            pass
+
+    def next(self):
+        """(type, flags, stream, payload); None at the end, or when the socket's time is over."""
+        while len(self.data) < 9 or len(self.data) < 9 + int.from_bytes(self.data[:3], "big"):
+            try:
+                more = self.socket.recv(65536)
+            except (OSError, ssl.SSLError):
+                more = b""
+            if not more:
+                return None
+            self.data += more
+        n = int.from_bytes(self.data[:3], "big")
+        found = (self.data[3], self.data[4], int.from_bytes(self.data[5:9], "big") & 0x7FFFFFFF, self.data[9:9 + n])
+        self.data = self.data[9 + n:]
+        return found
+
+    def frames(self, until):
+        """All frames up to the first that `until` accepts, or to the end."""
+        got = []
+        while (f := self.next()) is not None:
+            got.append(f)
+            if until(f):
+                break
+        return got
+
+    def close(self):
+        self.socket.close()
+
+
+class Client(Frames):
+    """One HTTP/2 connection inside an inspected tunnel, from the client's preface on."""
+
+    def __init__(self, gate, ca, host, sub, seconds=10, preface=PREFACE):
+        context = inner.trusting(ca, ["h2"])
+        inside = inner.Inside(gate.address, f"{host}:443", gate.credential(sub), context, seconds=seconds)
+        alpn = inside.tls.selected_alpn_protocol()
+        if alpn != "h2":
+            inside.close()
+            raise OSError(f"ALPN: {alpn}")
+        inside.tls.settimeout(seconds)
+        super().__init__(inside.tls)
+        self.send(preface)
+
+    def answer(self, stream):
+        """(header block, body, code of a reset or None) of one stream."""
+        head, body, code = b"", b"", None
+        for kind, flags, sid, data in self.frames(lambda f: f[0] == GOAWAY or (f[2] == stream and (f[0] == RST_STREAM or (f[0] in (DATA, HEADERS) and f[1] & END_STREAM)))):
+            if sid == stream and kind == HEADERS:
+                head += data
+            elif sid == stream and kind == DATA:
+                body += data
+            elif kind == RST_STREAM and sid == stream:
+                code = int.from_bytes(data, "big")
+            elif kind == GOAWAY:
+                code = int.from_bytes(data[4:8], "big")
+        return head, body, code
