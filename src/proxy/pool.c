@@ -1,29 +1,51 @@
-/* Idle upstream connections of plain HTTP, keyed by sandbox, host and port. Whatever happens on an idle connection (an end,
- * stray bytes, its time) throws it away. */
+/* Idle upstream connections of plain HTTP, by sandbox, policy, host and port. Whatever happens on an idle connection (an end,
+ * stray bytes, its time) throws it away. Taking one and putting one back cost the same however many there are. */
 #include "sallyport/proxy/pool.h"
 
+#include <assert.h>
+
+#include "sallyport/auth/claims.h"
 #include "sallyport/base/map.h"
 #include "sallyport/base/mem.h"
 
+/* The idle ones of one key; there is none without any. */
+struct group {
+    struct list idle; /* the newest first: it is the least likely to be closed by now */
+    size_t key_len;
+    char key[];
+};
+
 struct idle {
     struct list_node node;     /* in pool.all, oldest first */
+    struct list_node in_group;
     struct pool *pool;
-    char *key;
+    struct group *group;
     struct stream *stream;
     struct addr address;
-    struct idle *next;         /* others with the same key */
+    int64_t until_ms;
 };
 
 struct pool {
     struct loop *loop;
     struct list all;
-    struct map *by_key; /* key -> struct idle, a chain */
+    struct map *groups;  /* key -> struct group */
+    struct timer expiry; /* one for all: each is kept for the same time, so the oldest goes first */
 };
 
-static char *
-key_of(const struct exchange *x)
+/* What has one length, then the host, then the sandbox: a byte that no host has stands between these two. */
+#define KEY_MAX (SHA256_HEX_SIZE + sizeof(uint16_t) + HOST_TEXT_SIZE + CLAIMS_SUB_MAX)
+
+static struct slice
+key_of(const struct exchange *x, char text[KEY_MAX])
 {
-    return mem_printf("%s\n%s\n%s\n%u", x->identity->sub, policy_sha256(x->policy), x->target.host.text, x->target.port);
+    struct slice sandbox = slice_str(x->identity->sub);
+    char *at = mempcpy(text, policy_sha256(x->policy), SHA256_HEX_SIZE);
+    assert(sandbox.len <= CLAIMS_SUB_MAX);
+    at = mempcpy(at, &x->target.port, sizeof x->target.port);
+    at = mempcpy(at, x->target.host.text, x->target.host.len);
+    *at++ = '\n';
+    at = mempcpy(at, sandbox.ptr, sandbox.len);
+    return slice_of(text, (size_t)(at - text));
 }
 
 struct pool *
@@ -31,34 +53,37 @@ pool_new(struct loop *loop)
 {
     struct pool *p = mem_zalloc(sizeof *p);
     p->loop = loop;
-    p->by_key = map_new();
+    p->groups = map_new();
     list_init(&p->all);
     return p;
 }
 
-/* Takes it out of list and map; its stream is the caller's. */
+static struct group *
+group_at(struct pool *p, struct slice key)
+{
+    struct group *g = map_get(p->groups, key);
+    if (g)
+        return g;
+    g = mem_alloc(sizeof *g + key.len);
+    g->key_len = key.len;
+    memcpy(g->key, key.ptr, key.len);
+    list_init(&g->idle);
+    map_put(p->groups, key, g);
+    return g;
+}
+
+/* Takes it out of both lists; its stream is the caller's. */
 static void
 unlink_idle(struct idle *i)
 {
     struct pool *p = i->pool;
-    struct slice key = slice_str(i->key);
-    struct idle *head = map_remove(p->by_key, key);
-    struct idle **at = &head;
-    while (*at && *at != i)
-        at = &(*at)->next;
-    if (*at)
-        *at = i->next;
-    if (head)
-        map_put(p->by_key, key, head);
+    struct group *g = steal(&i->group);
     list_remove(&p->all, &i->node);
-}
-
-static void
-free_memory(void *ptr)
-{
-    struct idle *i = ptr;
-    free(i->key);
-    free(i);
+    list_remove(&g->idle, &i->in_group);
+    if (!list_empty(&g->idle))
+        return;
+    map_remove(p->groups, slice_of(g->key, g->key_len));
+    free(g);
 }
 
 static void
@@ -66,7 +91,7 @@ drop(struct idle *i)
 {
     unlink_idle(i);
     stream_free(steal(&i->stream));
-    loop_free_later(i->pool->loop, i, free_memory);
+    loop_free_later(i->pool->loop, i, free);
 }
 
 static void
@@ -76,52 +101,57 @@ on_event(void *owner, enum stream_event event)
     drop(owner);
 }
 
+static void
+on_expiry(void *arg)
+{
+    struct pool *p = arg;
+    int64_t now = loop_now_ms(p->loop);
+    for (struct list_node *n = list_first(&p->all); n; n = list_first(&p->all)) {
+        struct idle *i = list_entry(n, struct idle, node);
+        if (i->until_ms > now) {
+            timer_start(p->loop, &p->expiry, i->until_ms - now, on_expiry, p);
+            return;
+        }
+        drop(i);
+    }
+}
+
 struct stream *
 pool_take(struct pool *p, const struct exchange *x, struct addr *ret_address)
 {
-    cleanup_free char *key = key_of(x);
-    struct idle *i = map_get(p->by_key, slice_str(key));
-    if (!i)
+    char text[KEY_MAX];
+    struct group *g = list_empty(&p->all) ? NULL : map_get(p->groups, key_of(x, text));
+    if (!g)
         return NULL;
+    struct idle *i = list_entry(list_first(&g->idle), struct idle, in_group);
     unlink_idle(i);
     struct stream *s = steal(&i->stream);
+    stream_set_owner(s, NULL, NULL);
     stream_want(s, false, false);
-    stream_set_deadline(s, 0);
     *ret_address = i->address;
-    loop_free_later(p->loop, i, free_memory);
+    loop_free_later(p->loop, i, free);
     return s;
-}
-
-static size_t
-chain_length(const struct idle *i)
-{
-    size_t n = 0;
-    for (; i; i = i->next)
-        n++;
-    return n;
 }
 
 void
 pool_put(struct pool *p, const struct exchange *x, struct stream *s)
 {
-    char *key = key_of(x);
-    if (chain_length(map_get(p->by_key, slice_str(key))) >= POOL_PER_KEY) {
+    char text[KEY_MAX];
+    struct group *g = group_at(p, key_of(x, text));
+    if (g->idle.count >= POOL_PER_KEY) {
         stream_free(s);
-        free(key);
         return;
     }
-    if (p->all.count >= POOL_MAX)
-        drop(list_entry(list_first(&p->all), struct idle, node));
-    struct idle *i = mem_zalloc(sizeof *i);
-    i->pool = p;
-    i->key = key;
-    i->stream = s;
-    i->address = x->address;
-    i->next = map_remove(p->by_key, slice_str(i->key));
-    map_put(p->by_key, slice_str(i->key), i);
+    struct idle *i = mem_alloc(sizeof *i);
+    *i = (struct idle){.pool = p, .group = g, .stream = s, .address = x->address, .until_ms = loop_now_ms(p->loop) + POOL_IDLE_MS};
     list_append(&p->all, &i->node);
+    list_prepend(&g->idle, &i->in_group);
+    if (p->all.count > POOL_MAX)
+        drop(list_entry(list_first(&p->all), struct idle, node));
+    if (!timer_running(&p->expiry))
+        timer_start(p->loop, &p->expiry, POOL_IDLE_MS, on_expiry, p);
     stream_set_owner(s, on_event, i);
-    stream_set_deadline(s, loop_now_ms(p->loop) + POOL_IDLE_MS);
+    stream_set_deadline(s, 0);
     stream_want(s, true, false);
 }
 
@@ -138,6 +168,7 @@ pool_free(struct pool *p)
     if (!p)
         return;
     pool_flush(p);
-    map_free(p->by_key, NULL);
+    timer_stop(&p->expiry);
+    map_free(p->groups, NULL);
     free(p);
 }

@@ -5,9 +5,9 @@
 #include "sallyport/net/stream.h"
 #include "sallyport/proxy/exchange.h"
 
-#define POOL_MAX 1024        /* connections a worker */
-#define POOL_PER_KEY 4       /* idle ones to one host of one sandbox; a burst does not leave more behind */
-#define POOL_IDLE_MS 5000
+#define POOL_MAX 1024        /* idle connections of a worker; past it the oldest is closed, whose ever it is */
+#define POOL_PER_KEY 64      /* to one host of one sandbox: as many as package managers and test runners fetch with at once */
+#define POOL_IDLE_MS 5000    /* the shortest that common servers keep a connection, so that few requests meet an end */
 
 struct pool *pool_new(struct loop *loop);
 void pool_free(struct pool *p);
