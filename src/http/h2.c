@@ -75,6 +75,7 @@ h2_stream_free(struct h2_stream *stream)
 {
     struct h2_session *s = stream->session;
     s->grown -= stream->window - H2_WINDOW_FIRST;
+    s->lingering -= stream->linger_until_ms != 0;
     list_remove(&s->streams, &stream->node);
     if (list_linked(&stream->sent_node))
         list_remove(&s->sent, &stream->sent_node);
@@ -276,8 +277,12 @@ on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *dat
     struct h2_stream *stream = stream_find(s, id);
     (void)flags;
     nghttp2_session_consume_connection(ng, len);
-    if (!is_live(stream) || stream->discard)
+    if (!is_live(stream))
         return 0;
+    if (stream->discard) {
+        h2_stream_throw_away(stream, len);
+        return 0;
+    }
     stream->held += len;
     s->on.on_data(s->owner, stream, slice_of(data, len));
     return 0;
@@ -575,10 +580,21 @@ h2_session_output(struct h2_session *s, struct buf *out)
     return buf_room(out) == 0 && nghttp2_session_want_write(s->ng);
 }
 
+static void
+end_lingering(struct h2_session *s)
+{
+    for (struct list_node *n = list_first(&s->streams); s->lingering && n; n = list_next(&s->streams, n)) {
+        struct h2_stream *stream = list_entry(n, struct h2_stream, node);
+        if (stream->linger_until_ms && s->now_ms >= stream->linger_until_ms)
+            h2_stream_cut_off(stream);
+    }
+}
+
 bool
 h2_session_tick(struct h2_session *s, int64_t now_ms)
 {
     s->now_ms = now_ms;
+    end_lingering(s);
     if (!s->settings_acked && now_ms - s->started_ms > s->limits.settings_timeout_ms)
         h2_session_terminate(s, H2_SETTINGS_TIMEOUT, "settings were not acknowledged");
     return s->fault[0] == '\0';

@@ -204,14 +204,48 @@ h2_stream_finish(struct h2_stream *stream, const struct h2_head *trailers)
 }
 
 void
-h2_stream_end_local(struct h2_stream *stream)
+h2_stream_cut_off(struct h2_stream *stream)
 {
     struct h2_session *s = stream->session;
-    stream->local_ended = true;
-    if (s->role == H2_SERVER && stream->discard && !stream->remote_ended) {
-        stream->counted = true;
-        nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, H2_NO_ERROR);
+    s->lingering -= stream->linger_until_ms != 0;
+    stream->linger_until_ms = 0;
+    stream->counted = true;
+    nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, H2_NO_ERROR);
+}
+
+static void
+linger(struct h2_stream *stream)
+{
+    struct h2_session *s = stream->session;
+    if (s->lingering >= H2_LINGER_STREAMS) {
+        h2_stream_cut_off(stream);
+        return;
     }
+    s->lingering++;
+    stream->linger_until_ms = s->now_ms + H2_LINGER_MS;
+    nghttp2_session_consume_stream(s->ng, stream->id, stream->held);
+}
+
+void
+h2_stream_throw_away(struct h2_stream *stream, size_t n)
+{
+    if (!stream->linger_until_ms) {
+        stream->held += n;
+        return;
+    }
+    stream->lingered += n;
+    if (stream->lingered > H2_LINGER_BYTES)
+        h2_stream_cut_off(stream);
+    else
+        nghttp2_session_consume_stream(stream->session->ng, stream->id, n);
+}
+
+void
+h2_stream_end_local(struct h2_stream *stream)
+{
+    stream->local_ended = true;
+    if (stream->session->role == H2_SERVER && stream->discard && !stream->remote_ended)
+        linger(stream);
 }
 
 /* A stream that is read as fast as it comes has too small a window for its path. */
@@ -252,7 +286,6 @@ h2_stream_discard(struct h2_stream *stream)
     if (stream->discard)
         return;
     stream->discard = true;
-    stream->held = 0; /* without credit for more: the peer is about to be told to stop */
     if (stream->local_ended)
         h2_stream_end_local(stream);
 }

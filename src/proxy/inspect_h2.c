@@ -533,6 +533,9 @@ inspect_h2_reply(struct inspect_call *call, const struct reply_facts *facts)
     call->answered = call->response_ended = true;
     call->replied_ms = loop_now_ms(call->h->loop);
     h2_stream_discard(call->down);
+    h2_head_free(steal(&call->request)); /* the stream may stay for a while, until the client has said all */
+    h2_head_free(steal(&call->trailers));
+    buf_done(&call->early);
     if (h2_submit_response(call->down, head) && !head->end) {
         h2_stream_write(call->down, buf_slice(&bytes));
         h2_stream_finish(call->down, NULL);

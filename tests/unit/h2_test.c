@@ -470,22 +470,90 @@ TEST(no_event_after_a_reset)
     teardown();
 }
 
-/* An answer before the request has ended: the rest is not wanted, and does not stop the connection. */
-TEST(a_refusal_does_not_read_the_body)
+static void
+refuse(struct msg *m)
+{
+    send_status(m->stream, 403, false);
+    CHECK(h2_stream_write(m->stream, slice_str("no")));
+    h2_stream_discard(m->stream);
+    h2_stream_finish(m->stream, NULL);
+}
+
+static size_t
+resets_of_server(void)
+{
+    uint32_t code;
+    h2_session_output(server->s, &server->out);
+    return count_frames(buf_slice(&server->out), RST_STREAM, 0, &code);
+}
+
+/* An answer before the request has ended: what still comes is thrown away, so that a client that is busy sending gets to read. */
+TEST(a_refusal_hears_the_body_out)
+{
+    setup();
+    struct msg *m = send_request(client, "POST", "/", false);
+    write_pattern(m->stream, 200000, 0);
+    h2_stream_finish(m->stream, NULL);
+    server->hold = true;
+    peers_talk(client, server, RAW_MAX);
+    refuse(&server->msgs[0]);
+    CHECK(resets_of_server() == 0);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(m->head && m->head->head.status == 403 && slice_is(buf_slice(&m->data), "no") && m->ends == 1);
+    CHECK(m->sent > 150000); /* the last piece ends the stream before it is told */
+    CHECK(m->closed && m->code == H2_NO_ERROR && server->msgs[0].closed && server->msgs[0].code == H2_NO_ERROR);
+    CHECK(buf_len(&server->msgs[0].data) == 65535 && server->msgs[0].ends == 0 && h2_session_streams(server->s) == 0);
+    teardown();
+}
+
+TEST(a_refusal_does_not_wait_for_ever)
+{
+    setup();
+    struct msg *m = send_request(client, "POST", "/", false);
+    peers_talk(client, server, RAW_MAX);
+    refuse(&server->msgs[0]);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(m->ends == 1 && !m->closed && h2_session_tick(server->s, server->now_ms + H2_LINGER_MS - 1) && resets_of_server() == 0);
+    CHECK(h2_session_tick(server->s, server->now_ms + H2_LINGER_MS) && resets_of_server() == 1);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(m->closed && m->code == H2_NO_ERROR && server->msgs[0].closed);
+    teardown();
+}
+
+TEST(only_some_refusals_wait_at_once)
+{
+    setup();
+    for (int i = 0; i < H2_LINGER_STREAMS + 5; i++)
+        send_request(client, "POST", "/", false);
+    peers_talk(client, server, RAW_MAX);
+    for (int i = 0; i < H2_LINGER_STREAMS + 5; i++)
+        refuse(&server->msgs[i]);
+    CHECK(resets_of_server() == 5 && h2_session_streams(server->s) == H2_LINGER_STREAMS);
+    peers_talk(client, server, RAW_MAX);
+    for (int i = 0; i < H2_LINGER_STREAMS; i++)
+        h2_stream_finish(client->msgs[i].stream, NULL);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(h2_session_streams(server->s) == 0);
+    send_request(client, "POST", "/", false);
+    peers_talk(client, server, RAW_MAX);
+    refuse(&server->msgs[H2_LINGER_STREAMS + 5]);
+    CHECK(resets_of_server() == 0);
+    teardown();
+}
+
+TEST(a_refusal_does_not_read_a_large_body)
 {
     setup();
     struct msg *m = send_request(client, "POST", "/", false);
     write_pattern(m->stream, 1 << 20, 0);
     server->hold = true;
     peers_talk(client, server, RAW_MAX);
-    send_status(server->msgs[0].stream, 403, false);
-    CHECK(h2_stream_write(server->msgs[0].stream, slice_str("no")));
-    h2_stream_discard(server->msgs[0].stream);
-    h2_stream_finish(server->msgs[0].stream, NULL);
+    refuse(&server->msgs[0]);
     peers_talk(client, server, RAW_MAX);
     CHECK(m->head && m->head->head.status == 403 && slice_is(buf_slice(&m->data), "no") && m->ends == 1);
     CHECK(m->closed && m->code == H2_NO_ERROR && server->msgs[0].closed);
     CHECK(buf_len(&server->msgs[0].data) == 65535 && !h2_session_fault(server->s));
+    CHECK(m->sent > H2_LINGER_BYTES && m->sent <= H2_LINGER_BYTES + 2 * 65535);
     teardown();
 }
 

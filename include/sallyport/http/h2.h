@@ -54,6 +54,12 @@ struct h2_limits {
                         .window_growth = 8 << 20,                                                                      \
                         .settings_timeout_ms = 10000})
 
+/* A message that nobody wants any more is heard out so far, behind the end of our answer: a client that is busy sending would not
+ * read an answer that a reset follows. Then, or where more streams than these linger, the rest is cut off. */
+#define H2_LINGER_BYTES (256u << 10)
+#define H2_LINGER_MS 2000
+#define H2_LINGER_STREAMS 16
+
 struct h2_callbacks {
     /* A request (server) or a response, interim ones too (client). `head` is the callee's: h2_head_free. As a server, say who
      * owns the stream with h2_stream_set_owner. A request with too_large wants a refusal. */
@@ -80,7 +86,7 @@ void h2_session_free(struct h2_session *s); /* no callback; NULL is fine */
 bool h2_session_feed(struct h2_session *s, struct slice bytes, int64_t now_ms);
 /* Appends what is to be written, as far as there is room. True: there is more than fitted. */
 bool h2_session_output(struct h2_session *s, struct buf *out);
-/* The settings' deadline. False as h2_session_feed. */
+/* The deadlines: of settings, of streams that linger. False as h2_session_feed. */
 bool h2_session_tick(struct h2_session *s, int64_t now_ms);
 /* Should more be read? Not while answers to what was read wait in heaps: the peer does not read them. */
 bool h2_session_reading(const struct h2_session *s);
@@ -120,8 +126,8 @@ size_t h2_stream_room(const struct h2_stream *s);
 void h2_stream_finish(struct h2_stream *s, const struct h2_head *trailers);
 /* Of what on_data gave, n bytes are passed on: the peer may send as many again. */
 void h2_stream_consume(struct h2_stream *s, size_t n);
-/* Nothing more of this message is wanted: what comes is thrown away, and no window is opened for more. As a server: RST_STREAM
- * with H2_NO_ERROR behind the end of our answer (RFC 9113 section 8.1), in case the peer is still sending; as a client reset the
+/* Nothing more of this message is wanted: what comes is thrown away. As a server, a peer that is still sending when our answer
+ * has ended is heard out (H2_LINGER_*), and then gets RST_STREAM with H2_NO_ERROR (RFC 9113 section 8.1); as a client reset the
  * stream instead, or let it end. */
 void h2_stream_discard(struct h2_stream *s);
 /* RST_STREAM; no event of this stream afterwards, and `s` must not be used again. */

@@ -27,6 +27,7 @@ struct h2_session {
     struct list streams;
     struct list sent;        /* streams with sent_count to be told */
     size_t grown;            /* of limits.window_growth */
+    unsigned lingering;      /* streams */
     struct slice chunk;      /* given by nghttp2 and not yet written; valid until it is asked again */
     struct h2_gap gaps[H2_GAPS_MAX]; /* the last ones */
     size_t gap_count;
@@ -50,7 +51,9 @@ struct h2_stream {
     bool head_seen;          /* the final head came: what follows are trailers */
     bool remote_ended, local_ended;
     bool discard;
-    size_t held;             /* given by on_data, not consumed */
+    int64_t linger_until_ms; /* our answer has ended, what comes is thrown away; 0: not so */
+    size_t lingered;         /* bytes of that */
+    size_t held;             /* given by on_data, not consumed; of a discarded stream what came without credit for more */
     size_t window;           /* the stream's, as the peer may use it */
     size_t passed;           /* consumed since the window grew */
     struct buf out;
@@ -62,6 +65,10 @@ struct h2_stream {
 };
 
 void h2_stream_free(struct h2_stream *stream);
+/* Bytes of a discarded stream. */
+void h2_stream_throw_away(struct h2_stream *stream, size_t n);
+/* Nothing more is waited for. */
+void h2_stream_cut_off(struct h2_stream *stream);
 struct h2_stream *h2_stream_new(struct h2_session *s, int32_t id, void *owner);
 /* Both sides may have ended now: the rest of a message that nobody wants is cut off. */
 void h2_stream_end_local(struct h2_stream *stream);
