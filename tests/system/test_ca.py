@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The inspection CA and what it signs, held against the programs that will have to trust it: OpenSSL, GnuTLS, Python, Java and
-Node, each at its strictest. The leaves come from a real gate whose keeper minted them, for hosts that it refuses, so that
+"""The inspection CA and what it signs, held against the programs that will have to trust it: OpenSSL, GnuTLS, Python, Java, Node,
+Go and rustls, each at its strictest. The leaves come from a real gate whose keeper minted them, for hosts that it refuses, so that
 no upstream is needed."""
 import json
 import os
@@ -15,7 +15,7 @@ import tempfile
 
 from harness import netns
 netns.enter()
-from harness import cases
+from harness import cases, clients
 from harness import gate as gates
 from harness.cases import Skip, case, equal, expect
 
@@ -312,8 +312,41 @@ def node_accepts_every_leaf():
 
 
 @case
-def go_and_rustls_are_tried_where_they_are():
-    raise Skip("no Go or rustls client is part of Debian's packages that the tests use; what both refuse (no SAN, critical policies) is held above")
+def go_accepts_every_leaf_for_its_host_alone():
+    go = clients.go()
+    args = [x for h in HOSTS for x in (leaf_file(h), h)]
+    out = tool(go, "judge", path("ca/ca.pem"), *args)
+    equal(out.splitlines(), [f"good {h}" for h in HOSTS], "judgements")
+    out = tool(go, "judge", path("ca/ca.pem"), leaf_file(HOSTS[0]), "shop.example", leaf_file("198.51.100.7"), "198.51.100.8")
+    equal([line.split()[0] for line in out.splitlines()], ["refused"] * 2, out)
+    expect("unknown authority" in tool(go, "judge", path("second/ca.pem"), leaf_file(HOSTS[0]), HOSTS[0]), "another CA was taken for ours")
+
+
+@case
+def a_go_client_completes_its_handshakes():
+    env = {"HTTPS_PROXY": gate.proxy_url("go"), "SSL_CERT_FILE": path("ca/ca.pem"), "SSL_CERT_DIR": FOLDER}
+    for options in ([], ["-h2"]):
+        p = subprocess.run([clients.go(), "get", *options, *[f"https://{h}/" for h in HOSTS]], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        said = [json.loads(line) for line in p.stdout.splitlines()]
+        equal([(a["status"], a["reason"], a["error"]) for a in said], [(403, "host_not_allowed", "")] * len(HOSTS), p.stdout[-600:])
+
+
+def by_rustls(ca, *hosts):
+    program = clients.rustls()
+    der = path("rustls.der")
+    with open(ca) as source, open(der, "wb") as f:
+        f.write(ssl.PEM_cert_to_DER_cert(source.read()))
+    return tool(program, "%s:%d" % gate.address, gate.credential("rustls"), der, *[h + "/" for h in hosts]).splitlines()
+
+
+@case
+def a_rustls_client_completes_its_handshakes():
+    named = [h for h in HOSTS if not re.match(r"\[|\d", h)]  # its webpki knows no addresses, whoever signs for them
+    said = by_rustls(path("ca/ca.pem"), *named)
+    for host, answer in zip(named, said, strict=True):
+        expect(answer.startswith("HTTP/1.1 403 ") and "TLSv1_3" in answer and "host_not_allowed" in answer, f"{host}: {answer}")
+    refused = by_rustls(path("second/ca.pem"), named[0])
+    expect("UnknownIssuer" in refused[0], f"another CA was taken for ours: {refused}")
 
 
 # ---- the gate with it
