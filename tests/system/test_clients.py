@@ -11,17 +11,20 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 
-from harness import netns
+from harness import clients, netns
+clients.fetch_node()
 netns.enter()
 from harness import cases
 from harness import gate as gates
 from harness.cases import Skip, case, equal, expect
+from harness.clients import tool
 from harness.nginx import Nginx
 from harness.origin import Origin
 from harness.pki import Authority
@@ -54,13 +57,6 @@ def start_server():
     server.file("index.html", "hello from the origin\n")
     server.file("big", BIG)
     return server
-
-
-def tool(name):
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if not path:
-        raise Skip(f"{name} is not installed")
-    return path
 
 
 def run(*argv, env=None, status=0, seconds=90, cwd=FOLDER):
@@ -233,17 +229,112 @@ def pip_download():
 
 @case
 def node_fetch():
-    node = tool("node")
-    version = run(node, "-p", "process.versions.node").strip()
-    major, minor = (int(x) for x in version.split(".")[:2])
-    if (major, minor) < (22, 21) or (major == 24 and minor < 5) or major == 23:
-        raise Skip(f"Node {version} does not know NODE_USE_ENV_PROXY")
     code = "fetch(process.argv[1]).then(async r => console.log(r.status, await r.text()), e => { console.log(e, e.cause); process.exit(1) })"
     env = {**proxies("node"), "NODE_USE_ENV_PROXY": "1", "NODE_EXTRA_CA_CERTS": CA.path}
     for scheme in ("http", "https"):
-        equal(run(node, "-e", code, f"{scheme}://www.shop.example/index.html", env=env).strip(), "200 hello from the origin", scheme)
-        run(node, "-e", code, f"{scheme}://{DENIED}/", env=env, status=1)
+        equal(run(clients.node(), "-e", code, f"{scheme}://www.shop.example/index.html", env=env).strip(), "200 hello from the origin", scheme)
+        denied(run(clients.node(), "-e", code, f"{scheme}://{DENIED}/", env=env, status=1), "Proxy response (403)")
     recorded("node", "deny", DENIED, "connect")
+
+
+@case
+def node_https_get():
+    code = ("require('https').get(process.argv[1], r => { console.log(r.statusCode); r.pipe(process.stdout) })"
+            ".on('error', e => { console.log(e.code, e.message); process.exit(1) })")
+    env = {**proxies("nodehttps"), "NODE_USE_ENV_PROXY": "1", "NODE_EXTRA_CA_CERTS": CA.path}
+    equal(run(clients.node(), "-e", code, "https://www.shop.example/index.html", env=env), "200\nhello from the origin\n", "the page")
+    denied(run(clients.node(), "-e", code, f"https://{DENIED}/", env=env, status=1), "403 Egress denied: host_not_allowed")
+
+
+@case
+def go_net_http():
+    env = {**proxies("go"), "SSL_CERT_FILE": CA.path}
+    named = ["http://www.shop.example/index.html", "https://www.shop.example/index.html"]
+    refused = [f"https://{host}/" for host in (DENIED, "under_score.denied.example", "198.51.100.7", "[2001:db8::7]")]
+    for options in ([], ["-h2"]):
+        said = [json.loads(line) for line in run(clients.go(), "get", *options, *named, f"http://{DENIED}/", *refused, env=env).splitlines()]
+        equal([(a["status"], a["proto"], a["body"]) for a in said[:2]], [(200, "HTTP/1.1", "hello from the origin\n")] * 2, "the pages")
+        equal((said[2]["status"], said[2]["reason"]), (403, "host_not_allowed"), "a refused request")
+        equal([a["error"] for a in said[3:]], [f'Get "{url}": Egress denied: host_not_allowed' for url in refused], "refused tunnels: Go shows the reason phrase")
+    recorded("go", "deny", "under_score.denied.example", "connect")
+    recorded("go", "deny", "[2001:db8::7]", "connect")
+
+
+@case
+def rustls():
+    with open(CA.path) as source, open(os.path.join(FOLDER, "ca.der"), "wb") as f:
+        f.write(ssl.PEM_cert_to_DER_cert(source.read()))
+    said = run(clients.rustls(), "%s:%d" % gate.address, gate.credential("rustls"), f.name, "www.shop.example/index.html", f"{DENIED}/").splitlines()
+    expect(said[0].startswith("HTTP/1.1 200 OK") and said[0].endswith("hello from the origin"), f"the page: {said}")
+    equal(said[1], "refused: HTTP/1.1 403 Egress denied: host_not_allowed", "a refused tunnel")
+
+
+JAVA = """
+import java.net.*;
+import java.net.http.*;
+public class Get {
+    static String byConnection(String url) throws Exception {
+        HttpURLConnection c = (HttpURLConnection) new URL(url).openConnection();
+        return c.getResponseCode() + " " + c.getResponseMessage();
+    }
+    static String byClient(String url) throws Exception {
+        HttpClient client = HttpClient.newBuilder().authenticator(Authenticator.getDefault()).build();
+        HttpResponse<String> r = client.send(HttpRequest.newBuilder(URI.create(url)).build(), HttpResponse.BodyHandlers.ofString());
+        return r.statusCode() + " " + r.headers().firstValue("x-deny-reason").orElse(r.body().trim());
+    }
+    public static void main(String[] args) throws Exception {
+        String token = System.getenv("TOKEN");
+        Authenticator.setDefault(new Authenticator() {
+            protected PasswordAuthentication getPasswordAuthentication() { return new PasswordAuthentication("sandbox", token.toCharArray()); }
+        });
+        for (String url : args) {
+            try { System.out.println(byConnection(url)); } catch (java.io.IOException e) { System.out.println(e.getMessage()); }
+            try { System.out.println(byClient(url)); } catch (java.io.IOException e) { System.out.println(e.getMessage()); }
+        }
+    }
+}
+"""
+
+
+@case
+def java_with_an_authenticator():
+    java, keytool, _ = tool("java"), tool("keytool"), tool("javac")
+    source, store = os.path.join(FOLDER, "Get.java"), os.path.join(FOLDER, "trust.p12")
+    with open(source, "w") as f:
+        f.write(JAVA)
+    run(keytool, "-importcert", "-noprompt", "-alias", "test", "-file", CA.path, "-keystore", store, "-storetype", "PKCS12", "-storepass", "changeit")
+    # Java answers no challenge to a CONNECT by Basic unless it is told to.
+    options = [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=changeit", "-Djdk.http.auth.tunneling.disabledSchemes="]
+    for scheme in ("http", "https"):
+        options += [f"-D{scheme}.proxyHost=127.0.0.1", f"-D{scheme}.proxyPort={gate.port}"]
+    out = run(java, *options, source, *[f"{scheme}://{host}/index.html" for scheme in ("http", "https") for host in ("www.shop.example", DENIED)],
+              env={"TOKEN": gate.token("java")})
+    fetched = ["200 OK", "200 hello from the origin"]
+    equal(out.splitlines(), [*fetched, "403 Egress denied: host_not_allowed", "403 host_not_allowed",
+                             *fetched, 'Unable to tunnel through proxy. Proxy returns "HTTP/1.1 403 Egress denied: host_not_allowed"', "Tunnel failed, got: 403"], "answers")
+
+
+@case
+def aria2():
+    program = tool("aria2c")
+    for scheme in ("http", "https"):
+        common = [program, "--no-conf", "--max-tries=1", "--allow-overwrite", f"--ca-certificate={CA.path}", "-d", FOLDER, "-o", "aria"]
+        run(*common, f"{scheme}://www.shop.example/index.html", env=proxies("aria"))
+        with open(os.path.join(FOLDER, "aria")) as f:
+            equal(f.read(), "hello from the origin\n", scheme)
+        denied(run(*common, f"{scheme}://{DENIED}/", env=proxies("aria"), status=1), "status=403", "Proxy connection failed")
+    recorded("aria", "deny", DENIED, "connect")
+
+
+@case
+def lynx():
+    url = f"http://127.0.0.1:{gate.port}"
+    common = [tool("lynx"), "-dump", f"-pauth=sandbox:{gate.token('lynx')}"]
+    env = {"http_proxy": url, "https_proxy": url, "SSL_CERT_FILE": CA.path}
+    for scheme in ("http", "https"):
+        equal(run(*common, f"{scheme}://www.shop.example/index.html", env=env).strip(), "hello from the origin", scheme)
+        denied(run(*common, f"{scheme}://{DENIED}/", env=env, status=None), "the policy does not open this host")
+    recorded("lynx", "deny", DENIED, "connect")
 
 
 def npm_package():
