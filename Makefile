@@ -126,7 +126,7 @@ export UBSAN_OPTIONS ?= print_stacktrace=1:halt_on_error=1
 deps: ## install what is missing to build, from Debian's packages
 	@tools/deps build
 
-demo: ## build, then show the main job without internet: five requests, their answers, their records
+demo: ## build, then show the main job without internet: six requests, their answers, their records
 	@tools/deps demo
 	@$(SUBMAKE) -j$(JOBS) build/sallyport
 	@$(PYTHON) tests/demo/demo build/sallyport
