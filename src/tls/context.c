@@ -13,6 +13,9 @@
 #define CIPHERS_1_2                                                                                \
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"     \
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+/* The three of RFC 8446 appendix B.4 that are in use. The first costs a third less than AES-256 on each byte, and its handshake
+ * hashes with SHA-256, which processors compute themselves. */
+#define CIPHERS_1_3 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define CHAIN_MAX 16        /* certificates of one listener */
 #define ROOTS_MAX 1024      /* the public bundle has about 140 */
 
@@ -60,7 +63,7 @@ context_new(const SSL_METHOD *method, struct err *err)
 {
     SSL_CTX *ctx = SSL_CTX_new(method);
     if (!ctx || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
-        SSL_CTX_set_cipher_list(ctx, CIPHERS_1_2) != 1) {
+        SSL_CTX_set_cipher_list(ctx, CIPHERS_1_2) != 1 || SSL_CTX_set_ciphersuites(ctx, CIPHERS_1_3) != 1) {
         SSL_CTX_free(ctx);
         err_tls(err, "TLS cannot be set up");
         return NULL;
@@ -237,8 +240,9 @@ tls_inspect_context(struct err *err)
     if (!ctx)
         return NULL;
     SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-    /* Tickets carry the session; a cache here would only hold memory. */
+    /* Tickets carry the session; a cache here would only hold memory. One is enough: each resumption brings the next. */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_num_tickets(ctx, 1);
     return ctx;
 }
 

@@ -505,6 +505,42 @@ TEST(any_worker_of_the_run_resumes)
     end(&w);
 }
 
+static int tickets_seen;
+
+static int
+count_ticket(SSL *ssl, SSL_SESSION *session)
+{
+    (void)ssl;
+    (void)session;
+    tickets_seen++;
+    return 0;
+}
+
+/* AES-128 whatever else the client would rather have, unless that has no AES of its own; and each ticket is work. */
+TEST(the_cheapest_suite_and_one_ticket)
+{
+    struct world w;
+    struct tls_pair p;
+    static const struct { const char *offer, *chosen; } rows[] = {
+        {"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"},
+        {"TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"},
+        {"TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"},
+    };
+    begin(&w);
+    SSL_CTX *client = client_context(w.ca_pem);
+    SSL_CTX_sess_set_new_cb(client, count_ticket);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        tickets_seen = 0;
+        CHECK(SSL_CTX_set_ciphersuites(client, rows[i].offer) == 1);
+        CHECK(visit(&w, client, &(struct visit){.host = "a.example.com", .partition = "s", .port = 443}, &p) == 1);
+        CHECK_STR(SSL_get_cipher_name(p.server), rows[i].chosen);
+        CHECK_THAT(tickets_seen == 1, "%d tickets", tickets_seen);
+        tls_pair_done(&p);
+    }
+    SSL_CTX_free(client);
+    end(&w);
+}
+
 TEST(old_versions_are_refused)
 {
     struct world w;
