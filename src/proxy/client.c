@@ -13,7 +13,7 @@
 #include "sallyport/tls/context.h"
 
 #define LINGER_MS 2000
-#define LINGER_BYTES_MAX (256u << 10) /* of what a refused client still sends; then the connection is reset */
+#define LINGER_BYTES_MAX (256u << 10) /* of what a refused client still sends; more is not read */
 #define REPLY_MAX 65536
 #define READ_SIZE 16384
 
@@ -351,17 +351,20 @@ client_next(struct client *c)
 static void
 discard(struct client *c)
 {
-    for (;;) {
+    while (c->lingered <= LINGER_BYTES_MAX) {
         size_t got = 0;
         enum stream_io io = stream_read(c->stream, c->proxy->scratch, PROXY_SCRATCH, &got);
         c->lingered += got;
         if (io == STREAM_AGAIN)
             return;
-        if (io != STREAM_DONE || c->lingered > LINGER_BYTES_MAX) {
+        if (io != STREAM_DONE) {
             client_free(c);
             return;
         }
     }
+    /* A reset now could overtake the reply after all, in clients that mind a failed write before they read: full
+     * windows hold them until they have read it, or until the time is over. */
+    stream_want(c->stream, false, false);
 }
 
 static void

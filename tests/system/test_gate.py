@@ -195,6 +195,31 @@ def other_forms_of_a_request_target():
 
 
 @case
+def a_refused_sender_can_still_read_why_and_is_not_read_for_ever():
+    with gate() as g, socket.create_connection(g.address, 10) as s:
+        s.sendall(f"POST http://denied.example/ HTTP/1.1\r\nHost: denied.example\r\nProxy-Authorization: {g.credential()}\r\nContent-Length: 9000000000\r\n\r\n".encode())
+        s.setblocking(False)
+        began, taken = time.monotonic(), 0
+        while time.monotonic() < began + 1:
+            try:
+                taken += s.send(bytes(1 << 16))
+            except BlockingIOError:
+                time.sleep(0.01)
+        expect(taken < 64 << 20, f"{taken} bytes of a refused body were taken in a second")  # what the kernel's buffers hold, and a little
+        s.settimeout(5)
+        expect(s.recv(4096).startswith(b"HTTP/1.1 403 "), "the answer is there after all that was sent")
+        def ended():
+            try:
+                s.send(b"x")
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+        s.setblocking(False)
+        eventually(ended, "the connection is given up", 4)
+
+
+@case
 def a_refusal_explains_itself():
     with gate() as g:
         reply = g.get("http://denied.example/x?secret=1")
