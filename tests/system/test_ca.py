@@ -332,11 +332,7 @@ def a_go_client_completes_its_handshakes():
 
 
 def by_rustls(ca, *hosts):
-    program = clients.rustls()
-    der = path("rustls.der")
-    with open(ca) as source, open(der, "wb") as f:
-        f.write(ssl.PEM_cert_to_DER_cert(source.read()))
-    return tool(program, "%s:%d" % gate.address, gate.credential("rustls"), der, *[h + "/" for h in hosts]).splitlines()
+    return tool(clients.rustls(), "%s:%d" % gate.address, gate.credential("rustls"), clients.der(ca, FOLDER), *[h + "/" for h in hosts]).splitlines()
 
 
 @case

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import tarfile
@@ -262,55 +261,17 @@ def go_net_http():
 
 @case
 def rustls():
-    with open(CA.path) as source, open(os.path.join(FOLDER, "ca.der"), "wb") as f:
-        f.write(ssl.PEM_cert_to_DER_cert(source.read()))
-    said = run(clients.rustls(), "%s:%d" % gate.address, gate.credential("rustls"), f.name, "www.shop.example/index.html", f"{DENIED}/").splitlines()
+    said = run(clients.rustls(), "%s:%d" % gate.address, gate.credential("rustls"), clients.der(CA.path, FOLDER), "www.shop.example/index.html", f"{DENIED}/").splitlines()
     expect(said[0].startswith("HTTP/1.1 200 OK") and said[0].endswith("hello from the origin"), f"the page: {said}")
     equal(said[1], "refused: HTTP/1.1 403 Egress denied: host_not_allowed", "a refused tunnel")
 
 
-JAVA = """
-import java.net.*;
-import java.net.http.*;
-public class Get {
-    static String byConnection(String url) throws Exception {
-        HttpURLConnection c = (HttpURLConnection) new URL(url).openConnection();
-        return c.getResponseCode() + " " + c.getResponseMessage();
-    }
-    static String byClient(String url) throws Exception {
-        HttpClient client = HttpClient.newBuilder().authenticator(Authenticator.getDefault()).build();
-        HttpResponse<String> r = client.send(HttpRequest.newBuilder(URI.create(url)).build(), HttpResponse.BodyHandlers.ofString());
-        return r.statusCode() + " " + r.headers().firstValue("x-deny-reason").orElse(r.body().trim());
-    }
-    public static void main(String[] args) throws Exception {
-        String token = System.getenv("TOKEN");
-        Authenticator.setDefault(new Authenticator() {
-            protected PasswordAuthentication getPasswordAuthentication() { return new PasswordAuthentication("sandbox", token.toCharArray()); }
-        });
-        for (String url : args) {
-            try { System.out.println(byConnection(url)); } catch (java.io.IOException e) { System.out.println(e.getMessage()); }
-            try { System.out.println(byClient(url)); } catch (java.io.IOException e) { System.out.println(e.getMessage()); }
-        }
-    }
-}
-"""
-
-
 @case
 def java_with_an_authenticator():
-    java, keytool, _ = tool("java"), tool("keytool"), tool("javac")
-    source, store = os.path.join(FOLDER, "Get.java"), os.path.join(FOLDER, "trust.p12")
-    with open(source, "w") as f:
-        f.write(JAVA)
-    run(keytool, "-importcert", "-noprompt", "-alias", "test", "-file", CA.path, "-keystore", store, "-storetype", "PKCS12", "-storepass", "changeit")
-    # Java answers no challenge to a CONNECT by Basic unless it is told to.
-    options = [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=changeit", "-Djdk.http.auth.tunneling.disabledSchemes="]
-    for scheme in ("http", "https"):
-        options += [f"-D{scheme}.proxyHost=127.0.0.1", f"-D{scheme}.proxyPort={gate.port}"]
-    out = run(java, *options, source, *[f"{scheme}://{host}/index.html" for scheme in ("http", "https") for host in ("www.shop.example", DENIED)],
-              env={"TOKEN": gate.token("java")})
-    fetched = ["200 OK", "200 hello from the origin"]
-    equal(out.splitlines(), [*fetched, "403 Egress denied: host_not_allowed", "403 host_not_allowed",
+    argv = clients.java(FOLDER, CA.path, gate.port)
+    out = run(*argv, *[f"{scheme}://{host}/index.html" for scheme in ("http", "https") for host in ("www.shop.example", DENIED)], env={"TOKEN": gate.token("java")})
+    fetched = ["200 OK", "200 HTTP_1_1 hello from the origin"]
+    equal(out.splitlines(), [*fetched, "403 Egress denied: host_not_allowed", "403 HTTP_1_1 host_not_allowed",
                              *fetched, 'Unable to tunnel through proxy. Proxy returns "HTTP/1.1 403 Egress denied: host_not_allowed"', "Tunnel failed, got: 403"], "answers")
 
 

@@ -18,30 +18,14 @@ import tempfile
 import time
 import zipfile
 
-from harness import cases, netns
-from harness import gate as gates
-
-# What comes from npm is fetched once, while there is a network; without it its cases are skipped.
-MODULES = os.path.join(gates.ROOT, "build/npm/node_modules")
-WANTED = ["@grpc/grpc-js@1", "undici@6"]
-
-
-def fetch_modules():
-    npm, folder = shutil.which("npm"), os.path.dirname(MODULES)
-    if not npm or os.path.isdir(os.path.join(MODULES, "undici")):
-        return
-    os.makedirs(folder, exist_ok=True)
-    try:
-        subprocess.run([npm, "install", "--no-package-lock", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0", *WANTED],
-                       cwd=folder, timeout=45, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        pass
-
-
-fetch_modules()
+from harness import clients, netns
+clients.fetch_modules()
+clients.fetch_node()
 netns.enter()
-from harness import inner
+from harness import cases, inner
+from harness import gate as gates
 from harness.cases import Skip, case, equal, expect
+from harness.clients import tool
 from harness.nginx import Nginx
 from harness.origin import Origin
 from harness.pki import Authority
@@ -51,7 +35,8 @@ os.chmod(FOLDER, 0o755)
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "harness")
 CA = Authority(FOLDER)
 WWW, GIT, READ, NPM, PIP, DEB, GRPC = (f"{n}.shop.example" for n in ("www", "git", "readonly", "npm", "pip", "deb", "grpc"))
-HOSTS = [WWW, GIT, DEB, GRPC]
+UNDER = "under_score.shop.example"
+HOSTS = [WWW, GIT, DEB, GRPC, UNDER, netns.ORIGIN]
 GRPC_ADDRESS = "127.0.9.20"
 RULES = [{"id": "clone", "host": READ, "methods": ["GET", "POST"], "path": r"^/git/[a-z.]+/(info/refs|git-upload-pack)$", "action": "allow"},
          {"id": "no-push", "host": READ, "action": "deny"}]
@@ -87,13 +72,6 @@ http {{
 
 
 # ---- the world
-
-def tool(name):
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if not path:
-        raise Skip(f"{name} is not installed")
-    return path
-
 
 def run(*argv, env=None, status=0, seconds=60, cwd=FOLDER):
     """A client with nothing of the caller's environment but PATH; everything it said."""
@@ -199,7 +177,7 @@ def start_gate():
     gates.run("ca", "init", "--dir", os.path.join(FOLDER, "ca"))
     with open(os.path.join(FOLDER, "registries.json"), "w") as f:
         json.dump(REGISTRIES, f)
-    hosts = {name: [netns.ORIGIN] for name in [*HOSTS, READ, NPM, PIP]}
+    hosts = {name: [netns.ORIGIN] for name in [*HOSTS, READ, NPM, PIP] if name != netns.ORIGIN}
     hosts[GRPC] = [GRPC_ADDRESS]
     held = gates.free_port()
     config = {"inspect": {"mode": "all", "ca": os.path.join(FOLDER, "ca")}, "registries": os.path.join(FOLDER, "registries.json"),
@@ -372,9 +350,7 @@ def an_upload_refused_over_http2_shows_why():
 # ---- Node
 
 def node(test, *args):
-    if not os.path.isdir(os.path.join(MODULES, "undici")) and test != "https":
-        raise Skip("@grpc/grpc-js and undici could not be fetched")
-    out = run(tool("node"), os.path.join(HERE, "nodeclients.js"), MODULES, test, *args, env=proxies("node-" + test) | {"no_proxy": ""})
+    out = run(tool("node"), os.path.join(HERE, "nodeclients.js"), clients.modules() if test != "https" else "", test, *args, env=proxies("node-" + test) | {"no_proxy": ""})
     return json.loads(out.strip().splitlines()[-1])
 
 
@@ -396,11 +372,10 @@ def undici_by_http1_and_http2():
 
 @case
 def grpc_unary_and_streams():
-    if not os.path.isdir(os.path.join(MODULES, "@grpc")):
-        raise Skip("@grpc/grpc-js could not be fetched")
+    modules = clients.modules()
     cert, key = CA.leaf(GRPC, file="grpc")
     log = os.path.join(FOLDER, "grpc.log")
-    process = subprocess.Popen([tool("node"), os.path.join(HERE, "nodeclients.js"), MODULES, "grpc-server", f"{GRPC_ADDRESS}:443", cert, key],
+    process = subprocess.Popen([tool("node"), os.path.join(HERE, "nodeclients.js"), modules, "grpc-server", f"{GRPC_ADDRESS}:443", cert, key],
                                stdout=open(log, "w"), stderr=subprocess.STDOUT, preexec_fn=netns.die_with_parent)
     try:
         cases.eventually(lambda: "ready" in open(log).read(), "the gRPC server", 10)
@@ -411,6 +386,49 @@ def grpc_unary_and_streams():
     finally:
         process.kill()
         process.wait()
+
+
+# ---- Go, rustls, Java, a newer Node
+
+@case
+def go_by_http1_and_http2():
+    pages = [f"https://{host}/index.html" for host in (WWW, UNDER, netns.ORIGIN)]
+    for option, proto in (([], "HTTP/1.1"), (["-h2"], "HTTP/2.0")):
+        sub = "go-" + proto[5]
+        go = lambda *args: [json.loads(line) for line in run(clients.go(), "get", *option, *args, env=proxies(sub) | {"SSL_CERT_FILE": ca()}).splitlines()]
+        equal([(a["status"], a["proto"], a["body"]) for a in go(*pages)], [(200, proto, "a page\n")] * 3, "pages of a name, of one with an underscore, of an address")
+        equal([(a["status"], a["proto"], a["reason"]) for a in go(f"https://{READ}/private")], [(403, proto, "path_not_allowed")], "a refused path")
+        equal([(a["status"], a["length"], a["error"]) for a in go("-up", "3000000", f"https://{WWW}/echo")], [(200, 3000000, "")], "an upload")
+        for _ in range(5):
+            equal([(a["status"], a["reason"], a["error"]) for a in go("-up", "3000000", f"https://{PIP}/legacy/")], [(403, "method_not_allowed", "")], "a refused upload")
+    inspected("go-2", host=UNDER, path="/index.html", decision="allow")
+
+
+@case
+def rustls_is_served_and_refused():
+    said = run(clients.rustls(), f"127.0.0.1:{gate.port}", gate.credential("rustls"), clients.der(ca(), FOLDER), *[f"{h}/index.html" for h in (WWW, UNDER)], f"{READ}/private")
+    pages, refused = said.splitlines()[:2], said.splitlines()[2]
+    expect(all(line.startswith("HTTP/1.1 200 OK | Some(TLSv1_3) | http/1.1 | a page") for line in pages), said)
+    expect(refused.startswith("HTTP/1.1 403 ") and "path_not_allowed" in refused, refused)
+
+
+@case
+def java_by_http1_and_http2():
+    argv = clients.java(FOLDER, ca(), gate.port)
+    said = run(*argv, *[f"https://{h}/index.html" for h in (WWW, netns.ORIGIN)], f"https://{READ}/private", env={"TOKEN": gate.token("java")})
+    equal(said.splitlines(), ["200 OK", "200 HTTP_2 a page"] * 2 + ["403 Egress denied: path_not_allowed", "403 HTTP_2 path_not_allowed"], "answers")
+    # Java names no server in its hello whose name has an underscore.
+    out = run(tool("java"), *argv[1:], f"https://{UNDER}/", env={"TOKEN": gate.token("java-under")}, status=1)
+    expect("terminated the handshake" in out and "unsupported URI" in out, out)
+    equal(gate.record("close", sandbox="java-under")["reason"], "sni_missing", "the record")
+
+
+@case
+def node_fetch():
+    code = "(async () => { for (const u of process.argv.slice(1)) { const r = await fetch(u); console.log(r.status, r.headers.get('x-deny-reason') || (await r.text()).trim()) } })()"
+    env = {**proxies("fetch"), "NODE_USE_ENV_PROXY": "1", "NODE_EXTRA_CA_CERTS": ca()}
+    said = run(clients.node(), "-e", code, f"https://{WWW}/index.html", f"https://{READ}/private", env=env)
+    equal(said.splitlines(), ["200 a page", "403 path_not_allowed"], "answers")
 
 
 # ---- what lasts
@@ -546,7 +564,7 @@ def clean_up():
 if __name__ == "__main__":
     git_server, backend_path = start_git()
     try:
-        server = Nginx(FOLDER, CA.leaf(WWW, GIT, READ, NPM, PIP, DEB, file="origin"), NGINX.replace("@BACKEND@", backend_path))
+        server = Nginx(FOLDER, CA.leaf(WWW, GIT, READ, NPM, PIP, DEB, UNDER, netns.ORIGIN, file="origin"), NGINX.replace("@BACKEND@", backend_path))
     except Skip as e:
         print(f"SKIP inspected clients: {e}")
         sys.exit(0)

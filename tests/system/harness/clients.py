@@ -5,6 +5,7 @@ import fcntl
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import time
 
@@ -34,6 +35,28 @@ def alone(name):
     with open(os.path.join(KEPT, name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
+
+
+def java(folder, ca, port):
+    """argv before the URLs of JavaClient.java by the proxy at that port, the CA in a store that is made in folder; or Skip."""
+    program, keytool, _ = tool("java"), tool("keytool"), tool("javac")
+    store = os.path.join(folder, "trust.p12")
+    if not os.path.exists(store):
+        subprocess.run([keytool, "-importcert", "-noprompt", "-alias", "test", "-file", ca, "-keystore", store, "-storetype", "PKCS12", "-storepass", "changeit"],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    # Java answers a challenge to CONNECT by Basic only when it is told to.
+    options = [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=changeit", "-Djdk.http.auth.tunneling.disabledSchemes="]
+    for scheme in ("http", "https"):
+        options += [f"-D{scheme}.proxyHost=127.0.0.1", f"-D{scheme}.proxyPort={port}"]
+    return [program, *options, os.path.join(HERE, "JavaClient.java")]
+
+
+def der(ca, folder):
+    """The same certificate for who reads no PEM."""
+    path = os.path.join(folder, "ca.der")
+    with open(ca) as source, open(path, "wb") as f:
+        f.write(ssl.PEM_cert_to_DER_cert(source.read()))
+    return path
 
 
 # ---- from npm
