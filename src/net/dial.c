@@ -118,27 +118,40 @@ dial_finish(void *arg)
     enum reason reason = d->worst ? d->worst : REASON_UPSTREAM_TIMEOUT;
     if (d->won >= 0) {
         struct attempt *a = &d->attempts[d->won];
-        int fd = a->fd;
-        attempt_stop(a, true);
         address = endpoint_addr(endpoints_at(d->endpoints, a->index));
-        stream = stream_new(d->loop, fd, NULL, NULL);
+        stream = stream_new(d->loop, a->fd, NULL, NULL);
         stream_no_delay(stream);
+        /* It listens before the attempt stops to: the descriptor stays registered, and one call changes for what. */
+        stream_want(stream, true, false);
+        attempt_stop(a, true);
+        stream_want(stream, false, false);
         reason = REASON_OK;
     }
     dial_dispose(d);
     d->on_done(d->owner, reason, stream, stream ? &address : NULL);
 }
 
-/* A connect to a free port of this host can meet itself: the kernel picks that very port as the source. Nobody is there. */
+/* A connect to a free port of this host can meet itself: the kernel picks that very port as the source. Nobody is there. It
+ * picks none of the reserved ones. */
 static bool
-connected_to_itself(int fd)
+connected_to_itself(int fd, const struct endpoint *endpoint)
 {
-    struct sockaddr_storage here = {0}, there = {0};
-    socklen_t here_len = sizeof here, there_len = sizeof there;
-    if (getsockname(fd, (struct sockaddr *)&here, &here_len) != 0 ||
-        getpeername(fd, (struct sockaddr *)&there, &there_len) != 0)
+    struct sockaddr_storage here = {0};
+    socklen_t len = sizeof here, there_len;
+    struct addr from, to;
+    uint16_t from_port = 0, to_port = 0;
+    if (!addr_from_sockaddr(endpoint_sockaddr(endpoint, &there_len), &to, &to_port) || to_port < IPPORT_RESERVED)
         return false;
-    return here_len == there_len && memcmp(&here, &there, here_len) == 0;
+    return getsockname(fd, (struct sockaddr *)&here, &len) == 0 && addr_from_sockaddr((struct sockaddr *)&here, &from, &from_port) &&
+           from_port == to_port && addr_equal(&from, &to);
+}
+
+static int
+connect_error(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 ? error : errno;
 }
 
 static void
@@ -146,12 +159,9 @@ on_connected(evutil_socket_t fd, short what, void *arg)
 {
     struct attempt *a = arg;
     struct dial *d = a->dial;
-    int error = 0;
-    socklen_t len = sizeof error;
-    (void)what;
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
-        error = errno;
-    if (error == 0 && connected_to_itself(fd))
+    /* A socket in error is told as readable too: one that can only be written to has none to be asked for. */
+    int error = what & EV_READ ? connect_error(fd) : 0;
+    if (error == 0 && connected_to_itself(fd, endpoints_at(d->endpoints, a->index)))
         error = ECONNREFUSED;
     if (error == 0) {
         d->won = (int)a->index;
@@ -184,7 +194,7 @@ attempt_start(struct dial *d, size_t index)
     }
     a->fd = fd;
     /* A connect that is through already is told as writable by the loop, as any other. */
-    if (event_assign(&a->event, loop_base(d->loop), fd, EV_WRITE, on_connected, a) != 0 ||
+    if (event_assign(&a->event, loop_base(d->loop), fd, EV_READ | EV_WRITE | EV_PERSIST, on_connected, a) != 0 ||
         event_add(&a->event, NULL) != 0)
         abort();
     d->open++;

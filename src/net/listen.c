@@ -24,7 +24,7 @@ struct listener {
     struct loop *loop;
     struct event event;
     struct timer retry;
-    void (*on_accept)(void *owner, int fd);
+    accept_fn *on_accept;
     void *owner;
     int fd;
     int batch;
@@ -96,9 +96,11 @@ on_waiting(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     for (int i = 0; i < ln->batch && ln->armed; i++) {
-        int client = accept4(ln->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_storage from = {0}; /* a unix socket's peer has none */
+        socklen_t len = sizeof from;
+        int client = accept4(ln->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client >= 0) {
-            ln->on_accept(ln->owner, client); /* may pause or free the listener */
+            ln->on_accept(ln->owner, client, (struct sockaddr *)&from); /* may pause or free the listener */
             continue;
         }
         if (errno == EAGAIN)
@@ -114,7 +116,7 @@ on_waiting(evutil_socket_t fd, short what, void *arg)
  * offers no EPOLLEXCLUSIVE, and an epoll descriptor nested into another does not keep the wake-ups apart, so all workers
  * wake and all but one find EAGAIN, which is harmless; the small batch spreads the connections. */
 struct listener *
-listener_new(struct loop *l, int fd, bool exclusive, void (*on_accept)(void *owner, int fd), void *owner)
+listener_new(struct loop *l, int fd, bool exclusive, accept_fn *on_accept, void *owner)
 {
     struct listener *ln = mem_zalloc(sizeof *ln);
     ln->loop = l;

@@ -183,10 +183,11 @@ peer_may(const struct admin *a, int fd)
 }
 
 static void
-on_accept(void *owner, int fd)
+on_accept(void *owner, int fd, const struct sockaddr *from)
 {
     const struct door *door = owner;
     struct admin *a = door->admin;
+    (void)from;
     if (a->connections.count >= CONNECTIONS_MAX || (door->is_unix && !peer_may(a, fd))) {
         close(fd);
         return;

@@ -84,12 +84,16 @@ begin_tls_or_heads(struct client *c)
 }
 
 void
-client_accept(struct port *port, int fd)
+client_accept(struct port *port, int fd, const struct sockaddr *from)
 {
     struct client *c = mem_zalloc(sizeof *c);
+    struct addr peer = {0};
+    uint16_t peer_port = 0;
     c->proxy = port->proxy;
     c->port = port;
     c->stream = stream_new(c->proxy->loop, fd, on_event, c);
+    addr_from_sockaddr(from, &peer, &peer_port);
+    stream_set_peer(c->stream, &peer, peer_port);
     buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
     buf_init(&c->out, REPLY_MAX);
     list_append(&c->proxy->clients, &c->node);

@@ -235,7 +235,7 @@ pause_ports(struct proxy *p, bool pause)
 }
 
 static void
-on_accept(void *owner, int fd)
+on_accept(void *owner, int fd, const struct sockaddr *from)
 {
     struct port *port = owner;
     struct proxy *p = port->proxy;
@@ -243,7 +243,7 @@ on_accept(void *owner, int fd)
     if (port->settings->kind == LISTENER_DNS)
         responder_accept_tcp(port, fd);
     else
-        client_accept(port, fd);
+        client_accept(port, fd, from);
     if (p->connections_max && proxy_connections(p) >= p->connections_max)
         pause_ports(p, true);
 }

@@ -30,7 +30,7 @@ struct listener {
     struct pollee pollee;
     int fd;
     bool paused;
-    void (*on_accept)(void *owner, int fd);
+    accept_fn *on_accept;
     void *owner;
 };
 
@@ -352,7 +352,9 @@ fire_listener(void *object)
         struct wire *w = q->waiting[0];
         memmove(q->waiting, q->waiting + 1, --q->count * sizeof q->waiting[0]);
         any = true;
-        ln->on_accept(ln->owner, w->fd);
+        struct sockaddr_storage from = {0};
+        addr_to_sockaddr(&w->peer, w->peer_port, &from);
+        ln->on_accept(ln->owner, w->fd, (struct sockaddr *)&from);
         if (!w->stream)
             w->fin_out = w->closed = true; /* the product closed the descriptor at once */
     }
@@ -360,8 +362,7 @@ fire_listener(void *object)
 }
 
 struct listener *
-listener_new(struct loop *l, int fd, bool exclusive, void (*on_accept)(void *owner, int fd),
-             void *owner)
+listener_new(struct loop *l, int fd, bool exclusive, accept_fn *on_accept, void *owner)
 {
     (void)l, (void)exclusive;
     struct listener *ln = mem_zalloc(sizeof *ln);

@@ -3,7 +3,11 @@
 #include "sallyport/net/dial.h"
 
 #include <errno.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "sallyport/base/mem.h"
 #include "unit/loopback.h"
@@ -327,4 +331,71 @@ TEST(sixty_four_refusals_are_one)
     CHECK(done_count == 1 && done_reason == REASON_UPSTREAM_REFUSED);
     end();
     CHECK(open_descriptors() == before);
+}
+
+/* The stream comes registered, and what the server said before the dial had ended is told to its owner. */
+static void
+on_greeting(void *owner, enum stream_event event)
+{
+    char text[16];
+    size_t len = 0;
+    CHECK(event == STREAM_READABLE && stream_read(done_stream, text, sizeof text, &len) == STREAM_DONE);
+    *(size_t *)owner += len;
+    loop_stop(loop);
+}
+
+TEST(a_server_that_speaks_first_is_heard)
+{
+    uint16_t port;
+    size_t heard = 0;
+    int listening = listen_on_loopback(&port, 10);
+    struct endpoints *e = begin();
+    add(e, "127.0.0.1", port);
+    dial_start(loop, e, 2000, on_done, NULL);
+    usleep(5000);
+    int client = accept(listening, NULL, NULL);
+    CHECK(client >= 0 && write(client, "220 hello", 9) == 9);
+    usleep(5000);
+    run_loop(3000);
+    CHECK(done_count == 1 && done_reason == REASON_OK);
+    run_loop_for(20); /* nobody wants it yet */
+    stream_set_owner(done_stream, on_greeting, &heard);
+    stream_want(done_stream, true, false);
+    run_loop(3000);
+    CHECK(heard == 9);
+    close(client);
+    close(listening);
+    end();
+}
+
+/* In a network of its own that has one port to give away, which is the one that is dialled. */
+static int
+dial_oneself(const char *address)
+{
+    FILE *range = fopen("/proc/sys/net/ipv4/ip_local_port_range", "w");
+    struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (!range || fprintf(range, "41000 41000\n") < 0 || fclose(range) != 0 || ioctl(fd, SIOCSIFFLAGS, &lo) != 0)
+        return 2;
+    struct endpoints *e = begin();
+    add(e, address, 41000);
+    dial_start(loop, e, 2000, on_done, NULL);
+    run_loop(3000);
+    return done_reason == REASON_UPSTREAM_REFUSED ? 0 : 1;
+}
+
+TEST(a_connect_that_met_itself_is_a_refusal)
+{
+    static const char *const addresses[] = {"127.0.0.1", "::1"};
+    for (int i = 0; i < 2; i++) {
+        int status = -1;
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0)
+            _exit(unshare(CLONE_NEWNET) == 0 ? dial_oneself(addresses[i]) : 2);
+        CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+        if (WEXITSTATUS(status) == 2)
+            SKIP("no network namespace can be made here");
+        CHECK_THAT(WEXITSTATUS(status) == 0, "%s", addresses[i]);
+    }
 }

@@ -11,10 +11,14 @@ static int accepted[256], accepted_count, stop_at;
 static bool pause_inside, free_inside;
 
 static void
-on_accept(void *owner, int fd)
+on_accept(void *owner, int fd, const struct sockaddr *from)
 {
     (void)owner;
     CHECK((fcntl(fd, F_GETFL) & O_NONBLOCK) && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof peer;
+    if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0) /* a client that is gone again has none */
+        CHECK(memcmp(from, &peer, len) == 0);
     accepted[accepted_count++] = fd;
     if (pause_inside)
         listener_pause(listener);

@@ -46,7 +46,7 @@ struct client {
     uint32_t requests;          /* heads read on this connection */
 };
 
-void client_accept(struct port *port, int fd);
+void client_accept(struct port *port, int fd, const struct sockaddr *from);
 /* The connection inside an inspected tunnel, its TLS done; heads are read from it as from any other. */
 struct client *client_new_inside(struct inspection *i, struct exchange *tunnel, struct stream *stream);
 void client_free(struct client *c);
