@@ -12,7 +12,7 @@
 #include "sallyport/base/mem.h"
 
 /* Claims that are kept for all entries together: tokens with a policy inside are kilobytes. */
-#define VERIFIER_CACHE_BYTES_MAX (32u << 20)
+#define VERIFIER_CACHE_BYTES_MAX (128u << 20)
 
 struct entry {
     struct list_node node; /* in verifier.recent: first is the least recently used */

@@ -23,7 +23,6 @@ struct sandbox_slot {
     _Atomic uint64_t requests;   /* minute in the upper half, count in the lower */
     _Atomic uint64_t bytes_up;
     _Atomic int64_t tunnels;
-    _Atomic uint32_t by_worker[SHARED_WORKERS_MAX];
 };
 
 struct address_slot {
@@ -48,6 +47,8 @@ struct shared {
     struct denial_slot denials[SHARED_DENIALS];
     struct address_slot addresses[ADDRESSES];
     struct sandbox_slot sandboxes[SHARED_SANDBOXES];
+    /* Open tunnels by worker and slot: a row a worker, so that workers that are not there cost no memory. */
+    _Atomic uint32_t by_worker[SHARED_WORKERS_MAX][SHARED_SANDBOXES];
 };
 
 static const int64_t bounds[SHARED_BUCKETS] = {100,   250,    500,    1000,   2500,    5000,    10000,   25000,
@@ -278,8 +279,14 @@ may_reclaim(const struct sandbox_slot *slot, uint64_t now_s)
     return idle >= needed && atomic_load_explicit(&slot->tunnels, memory_order_relaxed) <= 0;
 }
 
+static _Atomic uint32_t *
+tunnels_of_worker(struct shared *s, const struct sandbox_slot *slot, unsigned worker)
+{
+    return &s->by_worker[worker][slot - s->sandboxes];
+}
+
 static bool
-claim(struct sandbox_slot *slot, uint64_t from, uint64_t id, uint64_t now_s)
+claim(struct shared *s, struct sandbox_slot *slot, uint64_t from, uint64_t id, uint64_t now_s)
 {
     if (!atomic_compare_exchange_strong(&slot->id, &from, ID_BUSY))
         return false;
@@ -287,8 +294,8 @@ claim(struct sandbox_slot *slot, uint64_t from, uint64_t id, uint64_t now_s)
     atomic_store(&slot->requests, 0);
     atomic_store(&slot->bytes_up, 0);
     atomic_store(&slot->tunnels, 0);
-    for (unsigned w = 0; w < SHARED_WORKERS_MAX; w++)
-        atomic_store(&slot->by_worker[w], 0);
+    for (unsigned w = 0; w < SHARED_WORKERS_MAX && from != ID_FREE; w++) /* a slot that was never used has none */
+        atomic_store(tunnels_of_worker(s, slot, w), 0);
     atomic_store_explicit(&slot->id, id, memory_order_release);
     return true;
 }
@@ -309,7 +316,7 @@ take_slot(struct shared *s, uint64_t id, uint64_t now_s)
         }
         if (!slot)
             return NULL;
-        if (claim(slot, atomic_load(&slot->id), id, now_s))
+        if (claim(s, slot, atomic_load(&slot->id), id, now_s))
             return slot;
     }
     return NULL;
@@ -360,7 +367,7 @@ shared_open_tunnel(struct shared *s, unsigned worker, struct slice sandbox, cons
         atomic_fetch_sub(&slot->tunnels, 1);
         return REASON_LIMIT_TUNNELS;
     }
-    atomic_fetch_add(&slot->by_worker[worker], 1);
+    atomic_fetch_add(tunnels_of_worker(s, slot, worker), 1);
     return REASON_OK;
 }
 
@@ -371,11 +378,12 @@ shared_close_tunnel(struct shared *s, unsigned worker, struct slice sandbox)
     if (!slot)
         return;
     /* A tunnel that was let through without a slot has nothing to take back. */
-    uint32_t mine = atomic_load(&slot->by_worker[worker]);
+    _Atomic uint32_t *count = tunnels_of_worker(s, slot, worker);
+    uint32_t mine = atomic_load(count);
     do {
         if (mine == 0)
             return;
-    } while (!atomic_compare_exchange_weak(&slot->by_worker[worker], &mine, mine - 1));
+    } while (!atomic_compare_exchange_weak(count, &mine, mine - 1));
     atomic_fetch_sub(&slot->tunnels, 1);
     atomic_store_explicit(&slot->used_s, now_s(), memory_order_relaxed);
 }
@@ -399,11 +407,10 @@ shared_worker_gone(struct shared *s, unsigned worker)
         return;
     uint64_t lost = 0;
     for (size_t i = 0; i < SHARED_SANDBOXES; i++) {
-        struct sandbox_slot *slot = &s->sandboxes[i];
-        if (atomic_load_explicit(&slot->id, memory_order_relaxed) <= ID_BUSY)
-            continue;
-        uint32_t mine = atomic_exchange(&slot->by_worker[worker], 0);
-        atomic_fetch_sub(&slot->tunnels, mine);
+        if (atomic_load_explicit(&s->by_worker[worker][i], memory_order_relaxed) == 0)
+            continue; /* nearly all: their slots are not even looked at, which would cost memory */
+        uint32_t mine = atomic_exchange(&s->by_worker[worker][i], 0);
+        atomic_fetch_sub(&s->sandboxes[i].tunnels, mine);
         lost += mine;
     }
     shared_add(s, COUNTER_TUNNELS_CLOSED, lost);

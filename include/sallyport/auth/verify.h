@@ -15,7 +15,7 @@ struct presentation {
     const char *certificate_x5t;   /* base64url SHA-256 of the client certificate, NULL without one */
 };
 
-#define VERIFIER_CACHE_MAX 16384 /* entries; the oldest unused goes first */
+#define VERIFIER_CACHE_MAX 131072 /* entries; the oldest unused goes first */
 
 /* Keeps references to keys and revocations; rules are copied (strings too). */
 struct verifier *verifier_new(const struct token_rules *rules, struct keyset *keys, struct revocations *revoked);

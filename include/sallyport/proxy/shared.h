@@ -11,7 +11,7 @@
 #include "sallyport/base/slice.h"
 
 #define SHARED_WORKERS_MAX 64
-#define SHARED_SANDBOXES 16384 /* slots of the budget table */
+#define SHARED_SANDBOXES 262144 /* slots of the budget table; 40 bytes each, and 4 for each worker, of those that are used */
 #define SHARED_DENIALS 256
 
 struct shared;
