@@ -192,9 +192,10 @@ build/bench/tls%: bench/tls%.c bench/common.h bench/tls.h
 build/bench/%: bench/%.c bench/common.h
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 $(WARN) -D_GNU_SOURCE -I. -o $@ $<
-bench: ## measure against squid and tinyproxy on loopback, medians of interleaved rounds (minutes)
+bench: ## measure against squid, tinyproxy and a bare relay on loopback, medians of interleaved rounds (minutes)
 	@tools/deps bench
-	@$(SUBMAKE) -j$(JOBS) build/sallyport build/bench/load build/bench/origin \
+	@$(SUBMAKE) -j$(JOBS) build/sallyport build/bench/load build/bench/origin build/bench/bulk build/bench/relay \
 		build/bench/tlsload build/bench/tlsorigin build/bench/tlsrelay build/bench/through
 	@PATH="$$PATH:/usr/sbin" bench/run $(BENCH_FLAGS)
 	@PATH="$$PATH:/usr/sbin" bench/run-tls $(BENCH_TLS_FLAGS)
+	@bench/growth $(BENCH_GROWTH_FLAGS)

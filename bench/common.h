@@ -64,4 +64,17 @@ watch(int epoll, int fd, uint32_t events, void *data, int op)
         die("epoll_ctl");
 }
 
+/* SO_REUSEPORT: several origins may share a port, as descriptors are limited per process. */
+static inline int
+listen_on(const char *address, int port)
+{
+    struct sockaddr_in sa = loopback(port);
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    if (inet_pton(AF_INET, address, &sa.sin_addr) != 1 || bind(fd, (struct sockaddr *)&sa, sizeof sa) != 0 || listen(fd, 4096) != 0)
+        die("listen");
+    return fd;
+}
+
 #endif

@@ -1,10 +1,13 @@
 /* A load generator for forward proxies on loopback, one thread, one epoll. Prints one JSON object.
  *
- * usage: load MODE PROXY_PORT ORIGIN_PORT CONNECTIONS SECONDS [TOKENS]
- *   tunnels   CONNECT, a request, its answer, close; CONNECTIONS at once; a token of the file each,
- * in turn requests  plain GET on kept connections inside    GET in tunnels that stay open idle
- * opens CONNECTIONS tunnels with one request in each, says so, and keeps them until standard input
- * ends
+ * usage: load MODE PROXY_PORT ORIGIN_PORT CONNECTIONS SECONDS [TOKENS [ADDRESS]]
+ *   tunnels    CONNECT, a request, its answer, close; CONNECTIONS at once; a token of the file each, in turn
+ *   denied     CONNECT to a host that no list has, its 403, close
+ *   requests   plain GET on kept connections
+ *   inside     GET in tunnels that stay open
+ *   idle       opens CONNECTIONS tunnels with one request in each, says so, and keeps them until standard input ends
+ *   each       as tunnels, until every token of the file has been used once
+ * ADDRESS (127.0.0.1) is where it connects from and where the origin is: one pair of addresses has some 28,000 ports.
  */
 #include "bench/common.h"
 
@@ -14,7 +17,7 @@
 #define SAMPLES_MAX 4000000
 #define BODY_LEN 64
 
-enum mode { MODE_TUNNELS = 1, MODE_REQUESTS, MODE_INSIDE, MODE_IDLE };
+enum mode { MODE_TUNNELS = 1, MODE_REQUESTS, MODE_INSIDE, MODE_IDLE, MODE_DENIED, MODE_EACH };
 enum state { STATE_CONNECTING = 1, STATE_TUNNEL, STATE_ANSWER, STATE_RESTING };
 
 struct client {
@@ -32,6 +35,7 @@ struct run {
     char **tokens;
     size_t token_count, next_token;
     char request[256];
+    const char *address;
     uint64_t done, errors, opened, reconnects;
     uint32_t *samples;
     size_t sample_count;
@@ -79,8 +83,9 @@ static void
 send_connect(struct run *r, struct client *c)
 {
     char head[HEAD_MAX];
-    int n = snprintf(head, sizeof head, "CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n",
-                     r->origin_port, r->origin_port);
+    const char *host = r->mode == MODE_DENIED ? "denied.example.com" : r->address;
+    int port = r->mode == MODE_DENIED ? 443 : r->origin_port;
+    int n = snprintf(head, sizeof head, "CONNECT %s:%d HTTP/1.1\r\nHost: %s:%d\r\n", host, port, host, port);
     n += credential(r, head + n, sizeof head - (size_t)n);
     n += snprintf(head + n, sizeof head - (size_t)n, "\r\n");
     c->state = STATE_TUNNEL;
@@ -100,8 +105,7 @@ send_request(struct run *r, struct client *c)
     }
     c->begun_us = now_us();
     int n =
-        snprintf(head, sizeof head, "GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n",
-                 r->origin_port, r->origin_port);
+        snprintf(head, sizeof head, "GET http://%s:%d/ HTTP/1.1\r\nHost: %s:%d\r\n", r->address, r->origin_port, r->address, r->origin_port);
     n += credential(r, head + n, sizeof head - (size_t)n);
     n += snprintf(head + n, sizeof head - (size_t)n, "\r\n");
     send_all(r, c, head, (size_t)n);
@@ -112,7 +116,7 @@ again(struct run *r, struct client *c)
 {
     close(c->fd);
     c->fd = -1;
-    if (!r->over)
+    if (!r->over && (r->mode != MODE_EACH || r->next_token < r->token_count))
         start(r, c);
 }
 
@@ -128,6 +132,17 @@ failed(struct run *r, struct client *c)
     again(r, c);
 }
 
+/* The port is left to connect, which may use one again that other addresses have. */
+static void
+bind_to(int fd, const char *address)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET};
+    int on = 1;
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (inet_pton(AF_INET, address, &sa.sin_addr) != 1 || bind(fd, (struct sockaddr *)&sa, sizeof sa) != 0)
+        die(address);
+}
+
 static void
 start(struct run *r, struct client *c)
 {
@@ -140,6 +155,8 @@ start(struct run *r, struct client *c)
     c->state = STATE_CONNECTING;
     c->answered = false;
     c->begun_us = now_us();
+    if (strcmp(r->address, "127.0.0.1") != 0)
+        bind_to(c->fd, r->address);
     if (connect(c->fd, (struct sockaddr *)&sa, sizeof sa) != 0 && errno != EINPROGRESS)
         die("connect");
     watch(r->epoll, c->fd, EPOLLOUT, c, EPOLL_CTL_ADD);
@@ -168,8 +185,14 @@ on_tunnel(struct run *r, struct client *c)
 {
     if (behind_head(c) < 0)
         return;
-    if (memcmp(c->in, "HTTP/1.", 7) != 0 || memcmp(c->in + 8, " 200", 4) != 0) {
+    const char *expected = r->mode == MODE_DENIED ? " 403" : " 200";
+    if (memcmp(c->in, "HTTP/1.", 7) != 0 || memcmp(c->in + 8, expected, 4) != 0) {
         failed(r, c);
+        return;
+    }
+    if (r->mode == MODE_DENIED) {
+        count(r, c);
+        again(r, c);
         return;
     }
     if (r->mode == MODE_INSIDE)
@@ -193,7 +216,7 @@ on_answer(struct run *r, struct client *c)
     }
     count(r, c);
     c->answered = true;
-    if (r->mode == MODE_TUNNELS)
+    if (r->mode == MODE_TUNNELS || r->mode == MODE_EACH)
         again(r, c);
     else if (!r->over)
         send_request(r, c);
@@ -259,7 +282,7 @@ run_for(struct run *r, struct client *clients, double seconds)
     for (int i = 0; i < r->connections; i++)
         start(r, &clients[i]);
     int64_t begin = now_us(), end = begin + (int64_t)(seconds * 1e6);
-    while (now_us() < end)
+    while (now_us() < end && (r->mode != MODE_EACH || r->done + r->errors < r->token_count))
         turn(r, 10);
     r->over = true;
     double took = (double)(now_us() - begin) / 1e6;
@@ -292,11 +315,11 @@ hold_idle(struct run *r, struct client *clients)
 int
 main(int argc, char **argv)
 {
-    static const char *const modes[] = {"", "tunnels", "requests", "inside", "idle"};
+    static const char *const modes[] = {"", "tunnels", "requests", "inside", "idle", "denied", "each"};
     static struct run r;
     if (argc < 6)
         return 2;
-    for (int i = 1; i <= MODE_IDLE; i++)
+    for (int i = 1; i <= MODE_EACH; i++)
         if (strcmp(argv[1], modes[i]) == 0)
             r.mode = (enum mode)i;
     if (!r.mode)
@@ -307,8 +330,8 @@ main(int argc, char **argv)
     r.connections = atoi(argv[4]);
     if (argc > 6)
         read_tokens(&r, argv[6]);
-    snprintf(r.request, sizeof r.request, "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n",
-             r.origin_port);
+    r.address = argc > 7 ? argv[7] : "127.0.0.1";
+    snprintf(r.request, sizeof r.request, "GET / HTTP/1.1\r\nHost: %s:%d\r\n\r\n", r.address, r.origin_port);
     r.samples = malloc(SAMPLES_MAX * sizeof *r.samples);
     r.epoll = epoll_create1(EPOLL_CLOEXEC);
     struct client *clients = calloc((size_t)r.connections, sizeof *clients);

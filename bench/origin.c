@@ -1,5 +1,5 @@
 /* A small origin server on loopback: answers every request head with the same 64 bytes and keeps
- * the connection. One thread. usage: origin PORT */
+ * the connection. One thread. usage: origin PORT [ADDRESS] */
 #include "bench/common.h"
 
 #define BODY "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -8,17 +8,6 @@
 static const char answer[] =
     "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 64\r\n\r\n" BODY;
 static unsigned char matched[65536]; /* by descriptor: how much of CRLF CRLF has been seen */
-
-static int
-listen_on(int port)
-{
-    struct sockaddr_in sa = loopback(port);
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, (struct sockaddr *)&sa, sizeof sa) != 0 || listen(fd, 4096) != 0)
-        die("listen");
-    return fd;
-}
 
 static void
 accept_all(int epoll, int listener)
@@ -59,10 +48,10 @@ int
 main(int argc, char **argv)
 {
     struct epoll_event events[EVENTS];
-    if (argc != 2)
+    if (argc < 2)
         return 2;
     begin_program(3600);
-    int epoll = epoll_create1(EPOLL_CLOEXEC), listener = listen_on(atoi(argv[1]));
+    int epoll = epoll_create1(EPOLL_CLOEXEC), listener = listen_on(argc > 2 ? argv[2] : "127.0.0.1", atoi(argv[1]));
     watch(epoll, listener, EPOLLIN, (void *)(intptr_t)listener, EPOLL_CTL_ADD);
     puts("ready");
     fflush(stdout);
