@@ -19,6 +19,12 @@
  * longer. */
 #define SYN_ACK_FRAME_MAX "114"
 
+/* The library looks names of protocols up in /etc/protocols, which small images do not have. */
+#define ICMP "1"
+#define TCP "6"
+#define UDP "17"
+#define ICMP6 "58"
+
 static const char *const names[FENCE_COUNTERS] = {
     [FENCE_TCP] = "tcp",         [FENCE_UDP] = "udp",       [FENCE_ICMP] = "icmp",
     [FENCE_OTHER] = "other",     [FENCE_NAMES] = "names",   [FENCE_GUARD] = "guard",
@@ -160,17 +166,17 @@ forbidden6(struct buf *out)
 static void
 answers(struct buf *out)
 {
-    buf_append_str(out,
-                   "  chain answer {\n"
-                   "    meta l4proto tcp reject with tcp reset\n"
-                   "    reject with icmpx admin-prohibited\n"
-                   "  }\n"
-                   "  chain refuse {\n"
-                   "    meta l4proto tcp counter name refused_tcp goto answer\n"
-                   "    meta l4proto udp counter name refused_udp goto answer\n"
-                   "    meta l4proto { icmp, ipv6-icmp } counter name refused_icmp goto answer\n"
-                   "    counter name refused_other goto answer\n"
-                   "  }\n");
+    buf_append_str(out, "  chain answer {\n"
+                        "    meta l4proto " TCP " reject with tcp reset\n"
+                        "    reject with icmpx admin-prohibited\n"
+                        "  }\n"
+                        "  chain refuse {\n"
+                        "    meta l4proto " TCP " counter name refused_tcp goto answer\n"
+                        "    meta l4proto " UDP " counter name refused_udp goto answer\n"
+                        "    meta l4proto { " ICMP ", " ICMP6
+                        " } counter name refused_icmp goto answer\n"
+                        "    counter name refused_other goto answer\n"
+                        "  }\n");
 }
 
 /* The workers' own chain. What answers a client is a reply, wherever the client is; only what they
@@ -182,7 +188,7 @@ guard_chain(struct buf *out, const struct fence_plan *plan)
     buf_append_str(out, "  chain guard {\n    ct direction reply return\n");
     for (size_t i = 0; i < plan->resolver_count; i++) {
         addr_format(&plan->resolvers[i], text);
-        buf_printf(out, "    %s daddr %s meta l4proto { tcp, udp } th dport 53 return\n",
+        buf_printf(out, "    %s daddr %s meta l4proto { " TCP ", " UDP " } th dport 53 return\n",
                    plan->resolvers[i].family == AF_INET ? "ip" : "ip6", text);
     }
     for (size_t i = 0; i < plan->open_count; i++) {
@@ -208,10 +214,9 @@ asked_chain(struct buf *out, const struct fence_plan *plan)
     if (plan->guarded)
         buf_printf(out, "    meta skuid %u jump guard\n", plan->guard_uid);
     if (!plan->loopback_names)
-        buf_append_str(
-            out,
-            "    oif \"lo\" meta skuid != @proxies meta l4proto { tcp, udp } th dport { 53, 853 } "
-            "counter name refused_names goto answer\n");
+        buf_append_str(out, "    oif \"lo\" meta skuid != @proxies meta l4proto { " TCP ", " UDP
+                            " } th dport { 53, 853 } "
+                            "counter name refused_names goto answer\n");
     buf_append_str(out, "  }\n");
 }
 

@@ -78,7 +78,7 @@ TEST(openings_are_only_what_was_asked)
     plan.open_count = plan.resolver_count = 1;
     t = rules(&plan);
     CHECK(strstr(t, "ip daddr 10.9.0.0/24 return"));
-    CHECK(strstr(t, "ip6 daddr fd00::53 meta l4proto { tcp, udp } th dport 53 return"));
+    CHECK(strstr(t, "ip6 daddr fd00::53 meta l4proto { 6, 17 } th dport 53 return"));
     CHECK(count(t, " return\n") == 3); /* and the replies to clients */
     CHECK(strstr(t, "elements = { 65532, 65533 }"));
 }
