@@ -223,7 +223,7 @@ may_be_said_inside(const struct exchange *x, enum reason reason)
         return false;
     /* The keeper judges by the same function, and mints nothing where it says no: passthrough is refused in the open. */
     return reason_status(reason) == 403 && has_port(set->tls_ports, set->tls_port_count, x->target.port) &&
-           policy_inspects(x->policy, &x->target.host, x->target.port, true);
+           policy_inspects(x->policy, &x->target.host, x->target.port, true) && inspect_has_leaf_room(x);
 }
 
 /* No decision to allow has been recorded yet: this is the decision. */

@@ -149,24 +149,47 @@ on_leaf(void *owner, enum reason reason, struct leaf *leaf)
         accept_client(i);
 }
 
-static void
-get_leaf(struct inspection *i)
+static struct leaf_ask
+ask_for(const struct exchange *x)
 {
-    struct exchange *x = i->x;
-    struct leaf_ask ask = {
+    return (struct leaf_ask){
         .policy = policy_name(x->policy),
         .policy_sha256 = policy_sha256(x->policy),
         .host = &x->target.host,
         .port = x->target.port,
         .token = x->token,
     };
+}
+
+bool
+inspect_has_leaf_room(const struct exchange *x)
+{
     struct leaf_store *leaves = leaves_of(x);
+    struct leaf_ask ask = ask_for(x);
+    int64_t wall_us = loop_wall_us(x->proxy->loop);
+    return !leaves || shared_leaves_left(x->proxy->shared, slice_str(x->identity->sub), wall_us) ||
+           !leaf_must_be_asked(leaves, &ask, wall_us / 1000000);
+}
+
+static void
+get_leaf(struct inspection *i)
+{
+    struct exchange *x = i->x;
+    struct leaf_store *leaves = leaves_of(x);
+    struct leaf_ask ask = ask_for(x);
+    int64_t wall_us = loop_wall_us(i->loop);
     if (!leaves) {
         give_up(i, REASON_INTERNAL, "leaf");
         return;
     }
+    /* There was a leaf, or room for one, when the tunnel was let in; others of this sandbox may have been quicker. */
+    if (leaf_must_be_asked(leaves, &ask, wall_us / 1000000) &&
+        !shared_take_leaf(x->proxy->shared, slice_str(x->identity->sub), wall_us)) {
+        exchange_deny_in_tunnel(x, REASON_LIMIT_REQUESTS);
+        return;
+    }
     set_deadline(i);
-    i->leaf = leaf_get(leaves, &ask, loop_wall_us(i->loop) / 1000000, on_leaf, i, &i->wait);
+    i->leaf = leaf_get(leaves, &ask, wall_us / 1000000, on_leaf, i, &i->wait);
     if (i->leaf)
         accept_client(i);
     else if (!i->wait)

@@ -158,6 +158,8 @@ admit(struct exchange *x)
         return r;
     if (limits.bytes_up && !shared_spend_bytes(shared, sandbox, &limits, 0))
         return REASON_LIMIT_BYTES;
+    if (x->inspect && !inspect_has_leaf_room(x))
+        return REASON_LIMIT_REQUESTS;
     return exchange_is_request(x) ? REASON_OK : exchange_open_tunnel(x);
 }
 

@@ -13,6 +13,7 @@
 #define ID_BUSY 1u               /* being claimed */
 #define IDLE_RECLAIM_S 60        /* a sandbox without tunnels and spent bytes is forgotten after this, if room is needed */
 #define SPENT_RECLAIM_S 86400    /* one that has spent bytes: as long as a token lives by default */
+#define LEAF_COST_US (1000000 / SHARED_LEAVES_PER_S)
 #define ADDRESSES 4096           /* slots of failed verifications */
 #define ADDRESS_PROBES 8
 #define DENIAL_WORDS ((sizeof(struct denial) + 7) / 8)
@@ -22,6 +23,7 @@ struct sandbox_slot {
     _Atomic uint64_t used_s;
     _Atomic uint64_t requests;   /* minute in the upper half, count in the lower */
     _Atomic uint64_t bytes_up;
+    _Atomic int64_t leaves_paid_us; /* the time at which all leaves so far are paid for, one each LEAF_COST_US */
     _Atomic int64_t tunnels;
 };
 
@@ -293,6 +295,7 @@ claim(struct shared *s, struct sandbox_slot *slot, uint64_t from, uint64_t id, u
     atomic_store(&slot->used_s, now_s);
     atomic_store(&slot->requests, 0);
     atomic_store(&slot->bytes_up, 0);
+    atomic_store(&slot->leaves_paid_us, 0);
     atomic_store(&slot->tunnels, 0);
     for (unsigned w = 0; w < SHARED_WORKERS_MAX && from != ID_FREE; w++) /* a slot that was never used has none */
         atomic_store(tunnels_of_worker(s, slot, w), 0);
@@ -398,6 +401,44 @@ shared_spend_bytes(struct shared *s, struct slice sandbox, const struct budget_l
         return false;
     uint64_t spent = atomic_fetch_add(&slot->bytes_up, n) + n;
     return n ? spent <= (uint64_t)l->bytes_up : spent < (uint64_t)l->bytes_up;
+}
+
+/* A time further away than any debt reaches was written before the clock was set back. */
+static int64_t
+leaf_debt_us(int64_t paid_us, int64_t wall_us)
+{
+    int64_t debt = paid_us - wall_us;
+    return debt > 0 && debt <= SHARED_LEAVES_BURST * LEAF_COST_US ? debt : 0;
+}
+
+static bool
+has_leaf_left(int64_t debt_us)
+{
+    return debt_us + LEAF_COST_US <= SHARED_LEAVES_BURST * LEAF_COST_US;
+}
+
+bool
+shared_take_leaf(struct shared *s, struct slice sandbox, int64_t wall_us)
+{
+    uint64_t now = (uint64_t)(wall_us / 1000000);
+    struct sandbox_slot *slot = take_slot(s, hash_id(s, sandbox), now);
+    if (!slot)
+        return false;
+    atomic_store_explicit(&slot->used_s, now, memory_order_relaxed);
+    int64_t paid = atomic_load_explicit(&slot->leaves_paid_us, memory_order_relaxed), debt;
+    do {
+        debt = leaf_debt_us(paid, wall_us);
+        if (!has_leaf_left(debt))
+            return false;
+    } while (!atomic_compare_exchange_weak(&slot->leaves_paid_us, &paid, wall_us + debt + LEAF_COST_US));
+    return true;
+}
+
+bool
+shared_leaves_left(struct shared *s, struct slice sandbox, int64_t wall_us)
+{
+    const struct sandbox_slot *slot = find_slot(s, hash_id(s, sandbox));
+    return !slot || has_leaf_left(leaf_debt_us(atomic_load_explicit(&slot->leaves_paid_us, memory_order_relaxed), wall_us));
 }
 
 void

@@ -300,6 +300,17 @@ ask_keeper(struct leaf_store *s, const struct leaf_ask *ask, const char *key)
     return q;
 }
 
+bool
+leaf_must_be_asked(struct leaf_store *s, const struct leaf_ask *ask, int64_t wall_s)
+{
+    char key[SHA256_HEX_SIZE + TARGET_TEXT_SIZE];
+    const struct leaf *l = map_get(s->kept, host_slice(ask->host));
+    if (l && wall_s + LEAF_MARGIN_S < l->not_after)
+        return false;
+    question_key(ask, key);
+    return !map_get(s->by_key, slice_str(key));
+}
+
 struct leaf *
 leaf_get(struct leaf_store *s, const struct leaf_ask *ask, int64_t wall_s, leaf_fn *on_done, void *owner, struct leaf_wait **ret_wait)
 {

@@ -170,6 +170,45 @@ TEST(idle_sandboxes_make_room)
     done(s, fd);
 }
 
+static unsigned
+take_leaves(struct shared *s, const char *box, unsigned most, int64_t at_us)
+{
+    unsigned n = 0;
+    while (n < most && shared_take_leaf(s, slice_str(box), at_us))
+        n++;
+    return n;
+}
+
+TEST(leaves_have_a_share_for_each_sandbox)
+{
+    int fd;
+    const int64_t s1 = 1000000, t = 5000 * s1;
+    struct shared *s = fresh(&fd);
+    CHECK(shared_leaves_left(s, slice_str("sbx-1"), t));
+    CHECK(take_leaves(s, "sbx-1", 10000, t) == SHARED_LEAVES_BURST);
+    CHECK(!shared_leaves_left(s, slice_str("sbx-1"), t) && shared_leaves_left(s, slice_str("sbx-2"), t));
+    CHECK(take_leaves(s, "sbx-2", 10, t) == 10);
+    CHECK(take_leaves(s, "sbx-1", 10000, t + s1) == SHARED_LEAVES_PER_S);
+    CHECK(take_leaves(s, "sbx-1", 10000, t + 3600 * s1) == SHARED_LEAVES_BURST);
+    /* A clock that was set back does not lock anybody out. */
+    CHECK(take_leaves(s, "sbx-1", 10000, t + 60 * s1) == SHARED_LEAVES_BURST);
+    done(s, fd);
+}
+
+TEST(leaves_are_counted_over_workers)
+{
+    int fd;
+    struct shared *s = fresh(&fd);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(take_leaves(s, "sbx-1", 100, 6000000) == 100 ? 0 : 1);
+    unsigned mine = take_leaves(s, "sbx-1", 100, 6000000);
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0 && mine == 100);
+    CHECK(take_leaves(s, "sbx-1", 10000, 6000000) == SHARED_LEAVES_BURST - 200);
+    done(s, fd);
+}
+
 TEST(guessing_is_limited_by_address)
 {
     int fd;

@@ -90,7 +90,8 @@
     X(LIMIT_TUNNELS, "limit_tunnels", 429, "connection_limit_reached", "busy",                     \
       "the sandbox has as many tunnels open as it may", "close some, or raise limits.tunnels")     \
     X(LIMIT_REQUESTS, "limit_requests", 429, "connection_limit_reached", "busy",                   \
-      "the sandbox has made as many requests a minute as it may", "wait, or raise limits.requests_per_minute") \
+      "the sandbox has made as many requests a minute, or opened as many hosts that were never inspected, as it may", \
+      "wait, or raise limits.requests_per_minute") \
     X(LIMIT_BYTES, "limit_bytes", 429, "connection_limit_reached", "busy",                         \
       "the sandbox has sent as many bytes as it may", "raise limits.bytes_up if that is meant")    \
     X(OVERLOADED, "overloaded", 503, "proxy_internal_error", "busy",                               \

@@ -12,6 +12,9 @@ struct inspection;
 void inspect_start(struct exchange *x, struct stream *client, struct buf *from_client, struct slice to_client, enum reason denied);
 void inspect_free(struct inspection *i);
 
+/* May the tunnel's sandbox have the leaf that it would need? Only looked at: it is paid for when the keeper is asked. */
+bool inspect_has_leaf_room(const struct exchange *x);
+
 /* For the requests inside. */
 struct exchange *inspect_tunnel(struct inspection *i);           /* the tunnel's own exchange */
 /* REASON_OK, or why no request can be served, with more about it in words (borrowed; NULL). */

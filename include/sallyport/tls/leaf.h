@@ -51,6 +51,8 @@ typedef void leaf_fn(void *owner, enum reason reason, struct leaf *leaf);
  * handshake has one. */
 struct leaf *leaf_get(struct leaf_store *s, const struct leaf_ask *ask, int64_t wall_s, leaf_fn *on_done, void *owner,
                       struct leaf_wait **ret_wait);
+/* Would leaf_get have to ask the keeper for this one? */
+bool leaf_must_be_asked(struct leaf_store *s, const struct leaf_ask *ask, int64_t wall_s);
 void leaf_cancel(struct leaf_wait *w); /* no callback afterwards; NULL is fine. Not after on_done. */
 void leaf_unref(struct leaf *l);       /* NULL is fine */
 
