@@ -32,7 +32,8 @@ struct journal {
     uint64_t epoch, next_number;
     uint64_t last_ticket;   /* given out */
     uint64_t handed, kept;  /* tickets up to which that is so */
-    struct buf open;        /* the frame of this turn */
+    struct buf open;        /* the frame of this turn, and ends of those before it */
+    bool hurry;             /* it must leave at the turn's end */
     struct buf draft, key;  /* scratch */
     struct list batches;    /* not acknowledged, in order; those not sent are behind those sent */
     size_t unacked;         /* bytes in batches and open */
@@ -40,7 +41,7 @@ struct journal {
     struct record_sync sync; /* to be said before anything else, when nonce is not 0 */
     bool recorder_fine, stalled, closed;
     struct list wait_handed, wait_kept, wait_refused, wait_ready;
-    struct timer stall;
+    struct timer stall, hold;
     uint64_t lost;          /* records not taken since that was last said */
     void (*on_lost)(void *arg);
     void *on_lost_arg;
@@ -90,12 +91,14 @@ journal_wait(struct journal *j, struct journal_wait *w, uint64_t ticket, bool ha
     w->handed = handed || j->durability == DURABILITY_BUFFERED;
     w->on_done = on_done;
     w->owner = owner;
-    if (ticket == 0 || !usable(j))
+    if (ticket == 0 || !usable(j)) {
         put_wait(&j->wait_refused, w);
-    else if (ticket <= (w->handed ? j->handed : j->kept))
+    } else if (ticket <= (w->handed ? j->handed : j->kept)) {
         put_wait(&j->wait_ready, w);
-    else
+    } else {
         put_wait(w->handed ? &j->wait_handed : &j->wait_kept, w);
+        j->hurry = true;
+    }
 }
 
 static void
@@ -145,6 +148,7 @@ seal_open(struct journal *j)
     if (!j->next_unsent)
         j->next_unsent = &b->node;
     buf_clear(&j->open);
+    j->hurry = false;
 }
 
 static bool
@@ -199,6 +203,13 @@ on_stall_check(void *arg)
     timer_start(j->loop, &j->stall, 1000, on_stall_check, j);
 }
 
+static void
+on_held(void *arg)
+{
+    struct journal *j = arg;
+    j->hurry = true; /* the turn's end sends */
+}
+
 /* What a turn wrote leaves in one frame, and those who wait for no more than that go on in the same turn. */
 static void
 on_turn_end(void *arg)
@@ -206,13 +217,15 @@ on_turn_end(void *arg)
     struct journal *j = arg;
     bool woke;
     do {
-        if (buf_len(&j->open) || j->sync.nonce || j->next_unsent)
+        if (j->hurry || j->sync.nonce || j->next_unsent)
             flush(j);
         woke = wake_list(&j->wait_refused, UINT64_MAX, false);
         woke |= wake_list(&j->wait_ready, UINT64_MAX, true);
         woke |= wake_list(&j->wait_handed, j->handed, true);
         woke |= wake_list(&j->wait_kept, j->kept, true);
     } while (woke);
+    if (buf_len(&j->open) && !timer_running(&j->hold))
+        timer_start(j->loop, &j->hold, JOURNAL_HOLD_MS, on_held, j);
     if (!list_empty(&j->batches) && !timer_running(&j->stall))
         timer_start(j->loop, &j->stall, 1000, on_stall_check, j);
 }
@@ -329,7 +342,9 @@ add(struct journal *j, const struct record *r, bool fold)
     if (j->closed || !record_draft(&j->draft, j->format, r) || (fold && !record_fold_key(&j->key, r)))
         return 0;
     struct record_item item = {.fold = fold, .event = r->event, .key = buf_slice(&j->key), .draft = buf_slice(&j->draft)};
-    return take(j, &item);
+    uint64_t ticket = take(j, &item);
+    j->hurry |= ticket != 0 && (r->event != RECORD_CLOSE || r->has_decision);
+    return ticket;
 }
 
 uint64_t
@@ -391,6 +406,7 @@ journal_free(struct journal *j)
     if (!j)
         return;
     timer_stop(&j->stall);
+    timer_stop(&j->hold);
     channel_free(j->channel);
     while (!list_empty(&j->batches)) {
         struct batch *b = list_entry(list_first(&j->batches), struct batch, node);

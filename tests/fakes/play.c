@@ -257,12 +257,19 @@ do_state(struct play *p, const struct step *s, struct wire *w)
 }
 
 static bool
-do_record(struct play *p, const struct step *s)
+find_record(struct play *p)
 {
     while (p->record_cursor < world.effect_count &&
            world.effects[p->record_cursor].kind != EFFECT_RECORD)
         p->record_cursor++;
-    if (p->record_cursor == world.effect_count)
+    return p->record_cursor < world.effect_count;
+}
+
+static bool
+do_record(struct play *p, const struct step *s)
+{
+    /* The record of an end may wait a moment in the worker. */
+    if (!find_record(p) && (!world_advance(JOURNAL_HOLD_MS) || !find_record(p)))
         return wrong(p, "no further record");
     const char *text = world.effects[p->record_cursor++].text;
     json_t *record = json_loads(text, JSON_ALLOW_NUL, NULL);
@@ -281,6 +288,8 @@ do_record(struct play *p, const struct step *s)
 static bool
 do_quiet(struct play *p)
 {
+    if (!world_advance(JOURNAL_HOLD_MS))
+        return false;
     for (size_t i = p->record_cursor; i < world.effect_count; i++)
         if (world.effects[i].kind == EFFECT_RECORD)
             return wrong(p, "a record that was not spoken of: %s", world.effects[i].text);
