@@ -15,7 +15,8 @@
 #define LINGER_MS 2000
 #define LINGER_BYTES_MAX (256u << 10) /* of what a refused client still sends; more is not read */
 #define REPLY_MAX 65536
-#define READ_SIZE 16384
+#define READ_SIZE 16384 /* a read goes into scratch memory, so that a connection that says little holds little */
+_Static_assert(READ_SIZE <= PROXY_SCRATCH, "a read fits");
 
 static void on_event(void *owner, enum stream_event event);
 static void read_head(struct client *c);
@@ -178,9 +179,9 @@ client_fill(struct client *c)
 {
     while (!c->eof && buf_room(&c->in) > 0) {
         size_t room = buf_room(&c->in) < READ_SIZE ? buf_room(&c->in) : READ_SIZE, got = 0;
-        switch (stream_read(c->stream, buf_reserve(&c->in, room), room, &got)) {
+        switch (stream_read(c->stream, c->proxy->scratch, room, &got)) {
         case STREAM_DONE:
-            buf_commit(&c->in, got);
+            buf_append(&c->in, c->proxy->scratch, got);
             if (got < room)
                 return true; /* a short read: the next would find nothing, and the loop tells when there is more */
             break;
