@@ -216,7 +216,7 @@ TEST(a_long_key_is_folded_without_its_text)
     /* What a recorder that died in the middle left is not believed. */
     fold_note(t, RECORD_DECISION, slice_str("k"), 5);
     for (size_t i = 0; i < FOLD_KEYS_MAX; i++)
-        t->entries[i].key_len = 0xffffffff, t->entries[i].folded = t->entries[i].begun_us != 0;
+        t->entries[i].key_len = 0xffffffff, t->entries[i].folded = t->begun_us[i] != 0;
     fold_expire(t, 6, true, on_folded, &f);
     CHECK(f.key[0] == '\0');
     free(t);

@@ -17,7 +17,6 @@
 
 struct fold_entry {
     unsigned char digest[16];   /* of event and key */
-    int64_t begun_us;           /* 0: free */
     uint32_t seen, event;
     uint64_t folded;
     int64_t first_us, last_us;  /* of what was folded */
@@ -25,7 +24,10 @@ struct fold_entry {
     char key[FOLD_KEY_TEXT_MAX];
 };
 
+/* When each began (0: free) stands apart, so that looking for what is over touches no entry that is free: most never are
+ * anything else, and memory that nobody touches is none. */
 struct fold_table {
+    int64_t common_begun_us, begun_us[FOLD_KEYS_MAX];
     struct fold_entry common;   /* what found no place */
     struct fold_entry entries[FOLD_KEYS_MAX];
 };
