@@ -6,8 +6,10 @@
 
 #include <idn2.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "sallyport/base/mem.h"
 #include "sallyport/http/chars.h"
 
 #define LABEL_MAX 63 /* RFC 1035 section 2.3.4 */
@@ -102,6 +104,30 @@ bool
 host_equal(const struct host *a, const struct host *b)
 {
     return a->kind == b->kind && a->kind != HOST_NONE && slice_equal(host_slice(a), host_slice(b));
+}
+
+struct target_packed *
+target_pack(const struct target *t)
+{
+    struct target_packed *p = mem_alloc(sizeof *p + t->host.len);
+    p->port = t->port;
+    p->scheme = (uint8_t)t->scheme;
+    p->kind = (uint8_t)t->host.kind;
+    p->len = t->host.len;
+    memcpy(p->text, t->host.text, t->host.len);
+    return p;
+}
+
+void
+target_unpack(const struct target_packed *p, struct target *ret)
+{
+    *ret = (struct target){.scheme = (enum scheme)p->scheme, .port = p->port, .host = {.kind = (enum host_kind)p->kind, .len = p->len}};
+    memcpy(ret->host.text, p->text, p->len);
+    struct slice text = host_slice(&ret->host);
+    if (ret->host.kind == HOST_IPV6)
+        text = slice_of(text.ptr + 1, text.len - 2); /* its brackets */
+    if (ret->host.kind != HOST_NAME && !addr_parse(text, &ret->host.literal))
+        abort(); /* it was written by host_parse */
 }
 
 struct slice

@@ -16,6 +16,7 @@
 #include <openssl/x509v3.h>
 #include <unistd.h>
 
+#include "sallyport/base/addr.h"
 #include "sallyport/base/mem.h"
 
 #define IOV_TOTAL 64           /* pieces taken of one call; the rest is the next call's */
@@ -36,26 +37,29 @@ struct tls_side {
     bool closing;              /* close_notify is still to be written */
 };
 
+/* What a stream waits for besides bytes; one that is idle without a deadline has none of it. */
+struct waits {
+    struct event *write_event; /* made when it is first needed: most streams never wait for room */
+    struct deferred again;     /* the next event that no socket will announce */
+    struct timer deadline;
+    int64_t deadline_at_ms;    /* 0: none. The timer may run for an earlier time and is then started anew */
+};
+
+/* There are two of these a tunnel: what is in here is what an idle one costs. */
 struct stream {
     struct loop *loop;
     stream_fn *on_event;
     void *owner;
-    struct tls_side *tls;
+    struct tls_side *tls;      /* NULL: plain */
+    struct waits *waits;       /* NULL while there are none */
     struct event read_event;
-    struct event *write_event; /* made when it is first needed: most idle streams never wait for room */
-    struct deferred again;     /* the next event that no socket will announce */
-    struct timer deadline;
-    int64_t deadline_at_ms;    /* 0: none. The timer may run for an earlier time and is then started anew */
     int fd;
     short armed;               /* EV_READ, EV_WRITE as libevent knows it */
-    uint16_t peer_port;
-    struct addr peer;
-    bool peer_known;
-    bool want_read, want_write;
-    bool in_event;             /* inside the owner's callback: rearm once, after it */
-    bool write_broken;         /* writing failed; what the peer sent before can still be read */
-    bool failed, failure_told;
-    bool freed;
+    bool want_read : 1, want_write : 1;
+    bool in_event : 1;         /* inside the owner's callback: rearm once, after it */
+    bool write_broken : 1;     /* writing failed; what the peer sent before can still be read */
+    bool failed : 1, failure_told : 1;
+    bool freed : 1;
 };
 
 static void on_socket_readable(evutil_socket_t fd, short what, void *arg);
@@ -92,15 +96,41 @@ stream_interest(const struct stream *s)
     return need;
 }
 
+static struct waits *
+stream_waits(struct stream *s)
+{
+    if (!s->waits)
+        s->waits = mem_zalloc(sizeof *s->waits);
+    return s->waits;
+}
+
+static void
+waits_free(struct loop *l, struct waits *w)
+{
+    if (!w)
+        return;
+    if (w->write_event)
+        event_free(w->write_event);
+    loop_cancel(l, &w->again);
+    timer_stop(&w->deadline);
+    free(w);
+}
+
+static struct event *
+stream_write_event(struct stream *s)
+{
+    struct waits *w = stream_waits(s);
+    if (!w->write_event)
+        w->write_event = event_new(loop_base(s->loop), s->fd, EV_WRITE | EV_PERSIST, on_socket_writable, s);
+    if (!w->write_event)
+        abort();
+    return w->write_event;
+}
+
 static void
 stream_arm(struct stream *s, short which, bool on)
 {
-    if (which == EV_WRITE && !s->write_event) {
-        s->write_event = event_new(loop_base(s->loop), s->fd, EV_WRITE | EV_PERSIST, on_socket_writable, s);
-        if (!s->write_event)
-            abort();
-    }
-    struct event *e = which == EV_READ ? &s->read_event : s->write_event;
+    struct event *e = which == EV_READ ? &s->read_event : stream_write_event(s);
     if (on) {
         if (event_add(e, NULL) != 0)
             abort();
@@ -129,8 +159,8 @@ stream_rearm(struct stream *s, short fired)
     bool failure = (s->failed || (s->write_broken && !s->want_read)) && !s->failure_told && s->on_event;
     /* Bytes that are here already, and that no socket will announce. */
     bool pending = !s->failed && stream_has_pending(s) && (s->want_read || s->tls->handshaking);
-    if ((failure || pending) && !list_linked(&s->again.node))
-        loop_defer(s->loop, &s->again, on_again, s);
+    if ((failure || pending) && !list_linked(&stream_waits(s)->again.node))
+        loop_defer(s->loop, &s->waits->again, on_again, s);
 }
 
 static void
@@ -502,12 +532,12 @@ static void
 on_deadline(void *arg)
 {
     struct stream *s = arg;
-    int64_t left = s->deadline_at_ms - loop_now_ms(s->loop);
+    int64_t left = s->waits->deadline_at_ms - loop_now_ms(s->loop);
     if (left > 0) { /* it was moved while the timer ran */
-        timer_start(s->loop, &s->deadline, left, on_deadline, s);
+        timer_start(s->loop, &s->waits->deadline, left, on_deadline, s);
         return;
     }
-    s->deadline_at_ms = 0;
+    s->waits->deadline_at_ms = 0;
     stream_emit(s, STREAM_TIMEOUT);
     stream_rearm(s, 0);
 }
@@ -535,11 +565,8 @@ stream_free(struct stream *s)
     s->freed = true;
     s->on_event = NULL;
     event_del(&s->read_event);
-    if (s->write_event)
-        event_free(s->write_event);
-    s->write_event = NULL;
-    loop_cancel(s->loop, &s->again);
-    timer_stop(&s->deadline);
+    waits_free(s->loop, s->waits);
+    s->waits = NULL;
     tls_free(s->tls);
     s->tls = NULL;
     close(s->fd);
@@ -665,48 +692,38 @@ stream_raw_fd(struct stream *s)
     return s->tls ? -1 : s->fd;
 }
 
-/* --- deadline, peer, options ------------------------------------------------------------------------------------- */
+/* --- deadline, options ------------------------------------------------------------------------------------- */
+
+/* Without a deadline the waits go too, unless something else in them is under way. */
+static void
+stream_clear_deadline(struct stream *s)
+{
+    struct waits *w = s->waits;
+    if (!w)
+        return;
+    w->deadline_at_ms = 0;
+    timer_stop(&w->deadline);
+    if ((s->armed & EV_WRITE) || list_linked(&w->again.node))
+        return;
+    waits_free(s->loop, w);
+    s->waits = NULL;
+}
 
 /* Moving a deadline further away, which every byte of a tunnel does, costs a store: the timer that runs is left to fire
  * early and is then started for the rest. */
 void
 stream_set_deadline(struct stream *s, int64_t at_ms)
 {
-    int64_t before = s->deadline_at_ms;
-    s->deadline_at_ms = at_ms;
     if (at_ms == 0) {
-        timer_stop(&s->deadline);
+        stream_clear_deadline(s);
         return;
     }
-    if (timer_running(&s->deadline) && before != 0 && at_ms >= before)
+    struct waits *w = stream_waits(s);
+    int64_t before = w->deadline_at_ms;
+    w->deadline_at_ms = at_ms;
+    if (timer_running(&w->deadline) && before != 0 && at_ms >= before)
         return;
-    timer_start(s->loop, &s->deadline, at_ms - loop_now_ms(s->loop), on_deadline, s);
-}
-
-struct addr
-stream_peer(struct stream *s, uint16_t *ret_port)
-{
-    if (!s->peer_known) { /* kept: a peer that has reset its side is no longer told by the kernel */
-        struct sockaddr_storage sa = {0};
-        socklen_t len = sizeof sa;
-        if (getpeername(s->fd, (struct sockaddr *)&sa, &len) != 0 ||
-            !addr_from_sockaddr((struct sockaddr *)&sa, &s->peer, &s->peer_port)) {
-            s->peer = (struct addr){0};
-            s->peer_port = 0;
-        }
-        s->peer_known = true;
-    }
-    if (ret_port)
-        *ret_port = s->peer_port;
-    return s->peer;
-}
-
-void
-stream_set_peer(struct stream *s, const struct addr *a, uint16_t port)
-{
-    s->peer = *a;
-    s->peer_port = port;
-    s->peer_known = true;
+    timer_start(s->loop, &w->deadline, at_ms - loop_now_ms(s->loop), on_deadline, s);
 }
 
 /* Fails on unix sockets and is not meant for them. */

@@ -39,27 +39,27 @@ scheme_text(const struct exchange *x)
         return text(NULL);
     if (x->kind == EXCHANGE_INNER)
         return slice_str("https");
-    if (x->kind == EXCHANGE_FORWARD || has_port(set->plain_ports, set->plain_port_count, x->target.port))
+    if (x->kind == EXCHANGE_FORWARD || has_port(set->plain_ports, set->plain_port_count, exchange_port(x)))
         return slice_str("http");
-    return text(has_port(set->tls_ports, set->tls_port_count, x->target.port) ? "https" : NULL);
+    return text(has_port(set->tls_ports, set->tls_port_count, exchange_port(x)) ? "https" : NULL);
 }
 
 static struct slice
 path_text(const struct exchange *x)
 {
-    if (!x->arena || (x->kind != EXCHANGE_FORWARD && x->kind != EXCHANGE_INNER) || !x->path.ptr)
+    if (!x->ask || (x->kind != EXCHANGE_FORWARD && x->kind != EXCHANGE_INNER) || !x->ask->path.ptr)
         return text(NULL);
     struct slice rest;
     if (snapshot_settings(x->snapshot)->record_query)
-        return x->path;
-    return slice_split(x->path, '?', &rest);
+        return x->ask->path;
+    return slice_split(x->ask->path, '?', &rest);
 }
 
 static void
 fill_identity(const struct exchange *x, struct record *r)
 {
     r->id = slice_str(x->id);
-    r->parent = text(x->parent_id[0] ? x->parent_id : NULL);
+    r->parent = text(x->inside ? inspect_tunnel(x->inside)->id : NULL);
     if (!x->identity)
         return;
     r->sandbox = text(x->identity->sub);
@@ -95,10 +95,10 @@ static void
 fill_target(const struct exchange *x, struct record *r)
 {
     if (x->has_target) {
-        r->host = host_slice(&x->target.host);
-        r->port = x->target.port;
-    } else if (x->arena && x->raw_target.ptr) {
-        r->host = shown_raw(x->raw_target);
+        r->host = exchange_host(x);
+        r->port = exchange_port(x);
+    } else if (x->ask && x->ask->raw_target.ptr) {
+        r->host = shown_raw(x->ask->raw_target);
     }
     r->scheme = scheme_text(x);
 }
@@ -109,7 +109,7 @@ account_resolve(struct exchange *x)
     struct record r = {.event = RECORD_RESOLVE, .wall_us = loop_wall_us(x->proxy->loop)};
     fill_identity(x, &r);
     fill_target(x, &r);
-    r.rule = text(x->verdict.rule);
+    r.rule = text(x->ask->verdict.rule);
     return journal_add(x->proxy->journal, &r, false);
 }
 
@@ -127,8 +127,8 @@ count_decision(struct exchange *x, enum reason reason)
     if (x->policy)
         snprintf(d.policy, sizeof d.policy, "%.*s", (int)sizeof d.policy - 1, policy_name(x->policy));
     if (x->has_target) {
-        d.port = x->target.port;
-        snprintf(d.host, sizeof d.host, "%.*s", (int)sizeof d.host - 1, x->target.host.text);
+        d.port = exchange_port(x);
+        snprintf(d.host, sizeof d.host, "%.*s", SLICE_ARG(exchange_host(x)));
     }
     shared_denial(shared, &d);
 }
@@ -140,9 +140,9 @@ fill_addresses(const struct exchange *x, struct addr *addrs, size_t max)
     size_t n = 0;
     if (snapshot_settings(x->snapshot)->parent_url)
         return 0; /* names go to the parent unresolved; its own address says nothing about this request */
-    if (x->endpoints)
-        for (; n < endpoints_count(x->endpoints) && n < max; n++)
-            addrs[n] = endpoint_addr(endpoints_at(x->endpoints, n));
+    if (x->ask->endpoints)
+        for (; n < endpoints_count(x->ask->endpoints) && n < max; n++)
+            addrs[n] = endpoint_addr(endpoints_at(x->ask->endpoints, n));
     else if (x->address.family)
         addrs[n++] = x->address;
     return n;
@@ -157,15 +157,15 @@ account_decision(struct exchange *x, enum reason reason)
         .event = challenge ? RECORD_CHALLENGE : RECORD_DECISION,
         .wall_us = loop_wall_us(x->proxy->loop),
         .allow = reason == REASON_OK,
-        .would_deny = reason == REASON_OK && x->verdict.would_deny,
+        .would_deny = reason == REASON_OK && x->ask->verdict.would_deny,
         .reason = reason,
         .client = text(x->client_address),
         .listener = text(x->port->name),
         .entry = entry_text(x),
-        .method = x->arena ? x->head.method : text(NULL),
+        .method = x->ask->head.method,
         .path = path_text(x),
-        .rule = text(x->verdict.rule[0] ? x->verdict.rule : NULL),
-        .source = text(x->verdict.source ? source_text(x->verdict.source) : NULL),
+        .rule = text(x->ask->verdict.rule[0] ? x->ask->verdict.rule : NULL),
+        .source = text(x->ask->verdict.source ? source_text(x->ask->verdict.source) : NULL),
         .addresses = addrs,
         .inspect = x->inspect || x->inside,
     };
@@ -209,7 +209,7 @@ account_close(struct exchange *x)
         .client = text(x->client_address),
     };
     /* The decision record said what this side made of it; the parent's verdict came later. */
-    if (x->verdict.source == SOURCE_PARENT && reason_is_denial(x->reason)) {
+    if (x->refused_by_parent && reason_is_denial(x->reason)) {
         r.has_decision = true;
         r.source = text(source_text(SOURCE_PARENT));
     }

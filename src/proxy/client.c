@@ -43,12 +43,9 @@ enter(struct client *c, enum client_state next)
 static void
 name_client(struct client *c)
 {
-    uint16_t port;
     struct sockaddr_storage ss;
-    c->from.listener = c->port->name;
-    c->from.client = stream_peer(c->stream, &port);
-    if (c->from.client.family) {
-        addr_to_sockaddr(&c->from.client, port, &ss);
+    if (c->peer.family) {
+        addr_to_sockaddr(&c->peer, c->peer_port, &ss);
         sockaddr_format((struct sockaddr *)&ss, c->address);
     } else {
         snprintf(c->address, sizeof c->address, "unix");
@@ -88,13 +85,10 @@ void
 client_accept(struct port *port, int fd, const struct sockaddr *from)
 {
     struct client *c = mem_zalloc(sizeof *c);
-    struct addr peer = {0};
-    uint16_t peer_port = 0;
     c->proxy = port->proxy;
     c->port = port;
     c->stream = stream_new(c->proxy->loop, fd, on_event, c);
-    addr_from_sockaddr(from, &peer, &peer_port);
-    stream_set_peer(c->stream, &peer, peer_port);
+    addr_from_sockaddr(from, &c->peer, &c->peer_port);
     buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
     buf_init(&c->out, REPLY_MAX);
     list_append(&c->proxy->clients, &c->node);
@@ -115,8 +109,9 @@ client_new_inside(struct inspection *i, struct exchange *tunnel, struct stream *
     c->port = tunnel->port;
     c->inside = i;
     c->stream = stream;
-    c->from = tunnel->from;
-    memcpy(c->address, tunnel->client_address, sizeof c->address);
+    c->peer = tunnel->peer;
+    c->x5t = tunnel->x5t ? mem_strdup(tunnel->x5t) : NULL;
+    snprintf(c->address, sizeof c->address, "%s", tunnel->client_address);
     buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
     buf_init(&c->out, REPLY_MAX);
     list_append(&c->proxy->clients, &c->node);
@@ -133,6 +128,7 @@ free_memory(void *ptr)
     struct client *c = ptr;
     buf_done(&c->in);
     buf_done(&c->out);
+    free(c->x5t);
     free(c);
 }
 
@@ -238,10 +234,8 @@ read_head(struct client *c)
 static void
 read_preface(struct client *c)
 {
-    struct addr client = {0};
-    uint16_t port = 0;
     size_t used = 0;
-    switch (preface_read(buf_slice(&c->in), &client, &port, &used)) {
+    switch (preface_read(buf_slice(&c->in), &c->peer, &c->peer_port, &used)) {
     case PREFACE_MALFORMED:
         client_free(c); /* whoever is there is not the balancer: nothing is said to it */
         return;
@@ -253,16 +247,15 @@ read_preface(struct client *c)
         break;
     }
     buf_consume(&c->in, used);
-    if (client.family)
-        stream_set_peer(c->stream, &client, port);
     begin_tls_or_heads(c);
 }
 
 static void
 on_secured(struct client *c)
 {
-    if (tls_peer_x5t(stream_tls(c->stream), c->x5t))
-        c->from.certificate_x5t = c->x5t;
+    char x5t[44];
+    if (tls_peer_x5t(stream_tls(c->stream), x5t))
+        c->x5t = mem_strdup(x5t);
     begin_heads(c);
 }
 

@@ -27,6 +27,7 @@
 #define BUDGET_PARTS 64
 
 static void find_addresses(struct exchange *x);
+static void release_ask(struct ask *ask);
 static void judge(struct exchange *x, const struct addr *answers, size_t count);
 static void on_kept(void *owner, bool kept);
 static void record_decision(struct exchange *x);
@@ -65,25 +66,33 @@ exchange_enter(struct exchange *x, enum exchange_state next)
 
 /* ---- beginning and end ---- */
 
+static struct ask *
+ask_new(void)
+{
+    struct arena *arena = arena_new(EXCHANGE_ARENA);
+    struct ask *ask = arena_alloc(arena, sizeof *ask);
+    ask->arena = arena;
+    ask->denied = REASON_OK;
+    return ask;
+}
+
 static struct exchange *
-exchange_new_at(struct port *port, const struct presentation *from, const char *x5t, const char *address)
+exchange_new_at(struct port *port, const struct addr *peer, const char *x5t, const char *address)
 {
     struct proxy *p = port->proxy;
-    struct exchange *x = mem_zalloc(sizeof *x);
+    size_t address_size = strlen(address) + 1;
+    struct exchange *x = mem_zalloc(sizeof *x + address_size);
     x->proxy = p;
     x->port = port;
     x->snapshot = snapshot_ref(p->snapshot);
-    x->arena = arena_new(EXCHANGE_ARENA);
-    x->from = *from;
-    memcpy(x->x5t, x5t, sizeof x->x5t);
-    if (from->certificate_x5t)
-        x->from.certificate_x5t = x->x5t;
-    memcpy(x->client_address, address, sizeof x->client_address);
+    x->ask = ask_new();
+    x->peer = *peer;
+    x->x5t = x5t ? mem_strdup(x5t) : NULL;
+    memcpy(x->client_address, address, address_size);
     random_ulid(loop_wall_us(p->loop) / 1000, x->id);
     x->started_ms = x->active_ms = loop_now_ms(p->loop);
     x->started_us = clock_mono_us();
     x->reason = REASON_OK;
-    x->denied = REASON_OK;
     list_append(&p->exchanges, &x->node);
     return x;
 }
@@ -91,7 +100,7 @@ exchange_new_at(struct port *port, const struct presentation *from, const char *
 static struct exchange *
 exchange_new(struct client *c)
 {
-    struct exchange *x = exchange_new_at(c->port, &c->from, c->x5t, c->address);
+    struct exchange *x = exchange_new_at(c->port, &c->peer, c->x5t, c->address);
     x->client = c;
     c->exchange = x;
     return x;
@@ -102,7 +111,7 @@ static struct exchange *
 exchange_new_call(struct inspection *i, struct inspect_call *call)
 {
     struct exchange *tunnel = inspect_tunnel(i);
-    struct exchange *x = exchange_new_at(tunnel->port, &tunnel->from, tunnel->x5t, tunnel->client_address);
+    struct exchange *x = exchange_new_at(tunnel->port, &tunnel->peer, tunnel->x5t, tunnel->client_address);
     x->inside = i;
     x->call = call;
     x->kind = EXCHANGE_INNER;
@@ -110,11 +119,50 @@ exchange_new_call(struct inspection *i, struct inspect_call *call)
     return x;
 }
 
+void
+exchange_forget_ask(struct exchange *x)
+{
+    struct ask *ask = steal(&x->ask);
+    release_ask(ask);
+    x->target = target_pack(&ask->target);
+    arena_free(ask->arena);
+}
+
+void
+exchange_target(const struct exchange *x, struct target *ret)
+{
+    if (x->ask)
+        *ret = x->ask->target;
+    else
+        target_unpack(x->target, ret);
+}
+
+struct slice
+exchange_host(const struct exchange *x)
+{
+    return x->ask ? host_slice(&x->ask->target.host) : slice_of(x->target->text, x->target->len);
+}
+
+uint16_t
+exchange_port(const struct exchange *x)
+{
+    return x->ask ? x->ask->target.port : x->target->port;
+}
+
+struct presentation
+exchange_presentation(const struct exchange *x)
+{
+    return (struct presentation){.listener = x->port->name, .client = x->peer, .certificate_x5t = x->x5t};
+}
+
 static void
 free_memory(void *ptr)
 {
     struct exchange *x = ptr;
-    arena_free(x->arena);
+    if (x->ask)
+        arena_free(x->ask->arena);
+    free(x->target);
+    free(x->x5t);
     identity_unref(x->identity);
     policy_unref((struct policy *)(uintptr_t)x->policy);
     snapshot_unref(x->snapshot);
@@ -134,17 +182,24 @@ spend(struct exchange *x)
     x->unspent_up = 0;
 }
 
+static void
+release_ask(struct ask *ask)
+{
+    journal_cancel(&ask->wait);
+    if (ask->resolve)
+        resolve_cancel(steal(&ask->resolve));
+    if (ask->dial)
+        dial_cancel(steal(&ask->dial));
+    endpoints_free(steal(&ask->endpoints));
+    parent_free(steal(&ask->parent));
+}
+
 /* Everything that is under way ends; no callback comes afterwards. */
 static void
 release(struct exchange *x)
 {
-    journal_cancel(&x->wait);
-    if (x->resolve)
-        resolve_cancel(steal(&x->resolve));
-    if (x->dial)
-        dial_cancel(steal(&x->dial));
-    endpoints_free(steal(&x->endpoints));
-    parent_free(steal(&x->parent));
+    if (x->ask)
+        release_ask(x->ask);
     tunnel_free(steal(&x->tunnel));
     forward_free(steal(&x->forward));
     if (x->call)
@@ -189,9 +244,12 @@ reply_and_finish(struct exchange *x, enum reason reason, const char *detail, con
     struct inspect_call *call = steal(&x->call);
     char id[ULID_TEXT_SIZE];
     memcpy(id, x->id, sizeof id);
-    struct target target = x->target;
-    char rule[RULE_TEXT_SIZE];
-    memcpy(rule, x->verdict.rule, sizeof rule);
+    struct target target;
+    char rule[RULE_TEXT_SIZE] = "";
+    if (x->has_target)
+        exchange_target(x, &target);
+    if (x->ask)
+        memcpy(rule, x->ask->verdict.rule, sizeof rule);
     int status = reason_status(reason);
     struct reply_facts facts = {
         .reason = reason,
@@ -199,7 +257,7 @@ reply_and_finish(struct exchange *x, enum reason reason, const char *detail, con
         .rule = rule[0] ? rule : NULL,
         .instance = id,
         .detail = detail,
-        .head_request = x->arena && slice_is(x->head.method, "HEAD"),
+        .head_request = x->ask && slice_is(x->ask->head.method, "HEAD"),
         .close = !call,
         .retry_after_s = status == 429 || status == 503 ? RETRY_AFTER_S : 0,
     };
@@ -222,8 +280,8 @@ may_be_said_inside(const struct exchange *x, enum reason reason)
     if (!set->deny_in_tunnel || !x->proxy->keeper || !keeper_link_leaves(x->proxy->keeper) || x->kind != EXCHANGE_CONNECT || !x->has_target || !x->policy)
         return false;
     /* The keeper judges by the same function, and mints nothing where it says no: passthrough is refused in the open. */
-    return reason_status(reason) == 403 && has_port(set->tls_ports, set->tls_port_count, x->target.port) &&
-           policy_inspects(x->policy, &x->target.host, x->target.port, true) && inspect_has_leaf_room(x);
+    return reason_status(reason) == 403 && has_port(set->tls_ports, set->tls_port_count, x->ask->target.port) &&
+           policy_inspects(x->policy, &x->ask->target.host, x->ask->target.port, true) && inspect_has_leaf_room(x);
 }
 
 /* No decision to allow has been recorded yet: this is the decision. */
@@ -233,11 +291,11 @@ refuse(struct exchange *x, enum reason reason)
     if (reason == REASON_UNDECIDED)
         reason = REASON_INTERNAL;
     x->reason = reason;
-    x->ticket = account_decision(x, reason);
+    x->ask->ticket = account_decision(x, reason);
     if (may_be_said_inside(x, reason)) {
         x->inspect = true;
-        x->denied = reason;
-        wait_for_record(x, EXCHANGE_KEEPING, x->ticket, false, on_kept);
+        x->ask->denied = reason;
+        wait_for_record(x, EXCHANGE_KEEPING, x->ask->ticket, false, on_kept);
         return;
     }
     reply_and_finish(x, reason, NULL, "refused");
@@ -293,7 +351,7 @@ start_inner(struct client *c, struct slice head)
     if (r == REASON_OK)
         r = who;
     if (r == REASON_OK)
-        r = slice_is(x->head.method, "CONNECT") ? REASON_REQUEST_MALFORMED : make_out_inner_target(x);
+        r = slice_is(x->ask->head.method, "CONNECT") ? REASON_REQUEST_MALFORMED : make_out_inner_target(x);
     if (r == REASON_OK)
         r = inspect_denied(x->inside);
     if (r == REASON_OK)
@@ -371,7 +429,7 @@ exchange_start_transparent(struct client *c, const struct target *target, enum r
     bool letter = buf_len(&c->in) > 0 && buf_slice(&c->in).ptr[0] >= 'A' && buf_slice(&c->in).ptr[0] <= 'Z';
     x->speaks_http = letter || has_port(set->plain_ports, set->plain_port_count, c->original_port);
     if (target) {
-        x->target = *target;
+        x->ask->target = *target;
         x->has_target = true;
     } else if (reason == REASON_OK) {
         reason = REASON_REQUEST_MALFORMED;
@@ -401,7 +459,7 @@ exchange_start_refused(struct client *c, struct slice raw, enum reason reason)
         (void)identify_by_tunnel(x);
     }
     raw.len = raw.len < RAW_TARGET_MAX ? raw.len : RAW_TARGET_MAX;
-    x->raw_target = target_of_unread(arena_dup(x->arena, raw));
+    x->ask->raw_target = target_of_unread(arena_dup(x->ask->arena, raw));
     refuse(x, reason);
 }
 
@@ -418,14 +476,14 @@ wait_for_record(struct exchange *x, enum exchange_state state, uint64_t ticket, 
     exchange_enter(x, state);
     if (x->client)
         stream_want(x->client->stream, !x->client->eof && buf_room(&x->client->in) > 0, false);
-    journal_wait(x->proxy->journal, &x->wait, ticket, handed, then, x);
+    journal_wait(x->proxy->journal, &x->ask->wait, ticket, handed, then, x);
 }
 
 static void
 on_resolved(void *owner, enum reason reason, const struct answers *answers)
 {
     struct exchange *x = owner;
-    x->resolve = NULL;
+    x->ask->resolve = NULL;
     shared_add(x->proxy->shared, reason == REASON_OK ? COUNTER_DNS_OK : COUNTER_DNS_FAILED, 1);
     if (reason != REASON_OK)
         refuse(x, reason);
@@ -442,14 +500,14 @@ on_resolve_handed(void *owner, bool kept)
         return;
     }
     exchange_enter(x, EXCHANGE_RESOLVING);
-    x->resolve = resolve_start(x->proxy->resolver, x->target.host.text, on_resolved, x);
+    x->ask->resolve = resolve_start(x->proxy->resolver, x->ask->target.host.text, on_resolved, x);
 }
 
 static void
 resolve(struct exchange *x)
 {
     struct answers answers;
-    enum reason r = resolver_lookup(x->proxy->resolver, x->target.host.text, &answers);
+    enum reason r = resolver_lookup(x->proxy->resolver, x->ask->target.host.text, &answers);
     if (r == REASON_OK) {
         shared_add(x->proxy->shared, COUNTER_DNS_CACHED, 1);
         judge(x, answers.addrs, answers.count);
@@ -464,7 +522,7 @@ static void
 on_dialed(void *owner, enum reason reason, struct stream *stream, const struct addr *address)
 {
     struct exchange *x = owner;
-    x->dial = NULL;
+    x->ask->dial = NULL;
     shared_observe(x->proxy->shared, HISTOGRAM_CONNECT, clock_mono_us() - x->started_us);
     if (reason != REASON_OK) {
         exchange_fail(x, reason, NULL);
@@ -486,7 +544,7 @@ exchange_dial(struct exchange *x, dial_fn *on_done)
 {
     exchange_enter(x, EXCHANGE_DIALING);
     int64_t timeout_ms = snapshot_settings(x->snapshot)->connect_timeout_ms;
-    x->dial = dial_start(x->proxy->loop, steal(&x->endpoints), timeout_ms, on_done, x);
+    x->ask->dial = dial_start(x->proxy->loop, steal(&x->ask->endpoints), timeout_ms, on_done, x);
 }
 
 static void
@@ -504,15 +562,15 @@ on_decision_handed(void *owner, bool kept)
 static void
 record_decision(struct exchange *x)
 {
-    x->ticket = account_decision(x, REASON_OK);
-    wait_for_record(x, EXCHANGE_HANDING, x->ticket, true, on_decision_handed);
+    x->ask->ticket = account_decision(x, REASON_OK);
+    wait_for_record(x, EXCHANGE_HANDING, x->ask->ticket, true, on_decision_handed);
 }
 
 /* The guard's word on where the name leads; what is dialled later is what was judged here. */
 static void
 judge(struct exchange *x, const struct addr *answers, size_t count)
 {
-    enum reason r = guard_judge(snapshot_guard(x->snapshot), x->policy, &x->target, answers, count, &x->endpoints);
+    enum reason r = guard_judge(snapshot_guard(x->snapshot), x->policy, &x->ask->target, answers, count, &x->ask->endpoints);
     if (r == REASON_OK)
         r = exchange_judge_again(x, answers, count);
     if (r != REASON_OK)
@@ -525,12 +583,12 @@ static void
 on_parent_resolved(void *owner, enum reason reason, const struct answers *answers)
 {
     struct exchange *x = owner;
-    x->resolve = NULL;
+    x->ask->resolve = NULL;
     if (reason != REASON_OK) {
         refuse(x, reason);
         return;
     }
-    x->endpoints = parent_endpoints(x, &answers->addrs[0]);
+    x->ask->endpoints = parent_endpoints(x, &answers->addrs[0]);
     record_decision(x);
 }
 
@@ -541,9 +599,9 @@ find_parent(struct exchange *x)
 {
     struct parent_address parent;
     struct answers answers;
-    if (x->target.host.kind != HOST_NAME) {
-        enum reason r = guard_judge(snapshot_guard(x->snapshot), x->policy, &x->target, &x->target.host.literal, 1, &x->endpoints);
-        endpoints_free(steal(&x->endpoints));
+    if (x->ask->target.host.kind != HOST_NAME) {
+        enum reason r = guard_judge(snapshot_guard(x->snapshot), x->policy, &x->ask->target, &x->ask->target.host.literal, 1, &x->ask->endpoints);
+        endpoints_free(steal(&x->ask->endpoints));
         if (r != REASON_OK) {
             refuse(x, r);
             return;
@@ -562,21 +620,21 @@ find_parent(struct exchange *x)
         on_parent_resolved(x, REASON_OK, &answers);
     else {
         exchange_enter(x, EXCHANGE_RESOLVING);
-        x->resolve = resolve_start(x->proxy->resolver, parent.host.text, on_parent_resolved, x);
+        x->ask->resolve = resolve_start(x->proxy->resolver, parent.host.text, on_parent_resolved, x);
     }
 }
 
 static void
 find_addresses(struct exchange *x)
 {
-    const struct host_override *o = snapshot_override(x->snapshot, &x->target.host);
+    const struct host_override *o = snapshot_override(x->snapshot, &x->ask->target.host);
     if (x->kind == EXCHANGE_FORWARD && (x->upstream = pool_take(x->proxy->pool, x, &x->address))) {
         x->pooled = true;
         record_decision(x);
     } else if (snapshot_settings(x->snapshot)->parent_url) {
         find_parent(x);
-    } else if (x->target.host.kind != HOST_NAME) {
-        judge(x, &x->target.host.literal, 1);
+    } else if (x->ask->target.host.kind != HOST_NAME) {
+        judge(x, &x->ask->target.host.literal, 1);
     } else if (o) {
         judge(x, o->addrs, o->count);
     } else {
@@ -588,7 +646,7 @@ find_addresses(struct exchange *x)
 void
 exchange_redial(struct exchange *x)
 {
-    const struct host_override *o = snapshot_override(x->snapshot, &x->target.host);
+    const struct host_override *o = snapshot_override(x->snapshot, &x->ask->target.host);
     struct addr address = x->address;
     const struct addr *answers = o ? o->addrs : &address;
     size_t count = o ? o->count : 1;
@@ -596,9 +654,9 @@ exchange_redial(struct exchange *x)
     x->retried = true;
     enum reason r = REASON_OK;
     if (snapshot_settings(x->snapshot)->parent_url)
-        x->endpoints = parent_endpoints(x, &address);
+        x->ask->endpoints = parent_endpoints(x, &address);
     else
-        r = guard_judge(snapshot_guard(x->snapshot), x->policy, &x->target, answers, count, &x->endpoints);
+        r = guard_judge(snapshot_guard(x->snapshot), x->policy, &x->ask->target, answers, count, &x->ask->endpoints);
     if (r != REASON_OK)
         exchange_fail(x, r, NULL);
     else
@@ -624,7 +682,7 @@ on_ready(struct exchange *x)
     if (exchange_is_request(x))
         forward_start(x);
     else
-        start_tunnel(x, x->denied);
+        start_tunnel(x, x->ask->denied);
 }
 
 /* The tunnel's upstream, if it could be had; else what stood in the way is said to each request. */
@@ -666,7 +724,7 @@ serve(struct exchange *x)
     if (x->retried)
         on_kept(x, true);
     else
-        wait_for_record(x, EXCHANGE_KEEPING, x->ticket, false, on_kept);
+        wait_for_record(x, EXCHANGE_KEEPING, x->ask->ticket, false, on_kept);
 }
 
 /* ---- while it lives ---- */

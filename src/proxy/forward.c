@@ -102,7 +102,7 @@ complete(struct forward *f)
 static bool
 is_safe_to_repeat(const struct exchange *x)
 {
-    return slice_is(x->head.method, "GET") || slice_is(x->head.method, "HEAD") || slice_is(x->head.method, "OPTIONS");
+    return slice_is(x->ask->head.method, "GET") || slice_is(x->ask->head.method, "HEAD") || slice_is(x->ask->head.method, "OPTIONS");
 }
 
 static bool
@@ -145,12 +145,12 @@ move_request_run(struct forward *f)
         return false;
     }
     if (!f->up_broken && data.len)
-        body_write(&f->up_out, f->x->head.body, data);
+        body_write(&f->up_out, f->x->ask->head.body, data);
     buf_consume(in, used);
     if (status == BODY_END) {
         f->request_done = true;
         if (!f->up_broken)
-            body_write_end(&f->up_out, f->x->head.body, slice_of(NULL, 0));
+            body_write_end(&f->up_out, f->x->ask->head.body, slice_of(NULL, 0));
         return false;
     }
     return used > 0;
@@ -228,7 +228,7 @@ upgrade(struct forward *f)
     struct exchange *x = f->x;
     struct buf from_client, to_client, from_upstream;
     f->response_kind = BODY_NONE;
-    enum reason r = websocket_accepted(&x->head, &f->response) ? REASON_OK : REASON_UPSTREAM_CLOSED;
+    enum reason r = websocket_accepted(&x->ask->head, &f->response) ? REASON_OK : REASON_UPSTREAM_CLOSED;
     if (r == REASON_OK && !x->inside) /* inside an inspected tunnel that one counts already */
         r = exchange_open_tunnel(x);
     if (r == REASON_OK && !write_head_down(f, true))
@@ -256,12 +256,12 @@ static void
 choose_response_framing(struct forward *f)
 {
     f->response_kind = f->response.body;
-    bool modern = f->x->head.minor == 1;
+    bool modern = f->x->ask->head.minor == 1;
     if (f->response_kind == BODY_TO_EOF && modern)
         f->response_kind = BODY_CHUNKED;
     else if (f->response_kind == BODY_CHUNKED && !modern)
         f->response_kind = BODY_TO_EOF;
-    f->client_stays = modern && f->x->head.persistent && !f->x->proxy->draining && f->response_kind != BODY_TO_EOF;
+    f->client_stays = modern && f->x->ask->head.persistent && !f->x->proxy->draining && f->response_kind != BODY_TO_EOF;
     /* Inside a tunnel one connection goes with one upstream connection: both end together. */
     if (f->x->inside && (!f->response.persistent || f->response.body == BODY_TO_EOF))
         f->client_stays = false;
@@ -277,7 +277,7 @@ is_parent_refusal(struct forward *f)
     enum reason r = parent_verdict(&f->response);
     if (r == REASON_OK)
         return false;
-    x->verdict.source = SOURCE_PARENT;
+    x->refused_by_parent = true;
     exchange_fail(x, r, PARENT_DETAIL);
     return true;
 }
@@ -319,7 +319,7 @@ read_response_head(struct forward *f)
     arena_free(f->arena);
     f->arena = arena_new(4096);
     struct slice head = arena_dup(f->arena, slice_of(bytes.ptr + f->scan.start, f->scan.end - f->scan.start));
-    enum reason r = head_parse_response(f->arena, head, f->x->head.method, &f->response);
+    enum reason r = head_parse_response(f->arena, head, f->x->ask->head.method, &f->response);
     buf_consume(&f->up_in, f->scan.end);
     f->scan = (struct head_scan){0};
     if (r != REASON_OK) {
@@ -338,7 +338,7 @@ read_response_head(struct forward *f)
         return false;
     }
     f->response_kind = BODY_NONE;
-    if (f->x->head.minor == 1 && !write_head_down(f, false)) {
+    if (f->x->ask->head.minor == 1 && !write_head_down(f, false)) {
         fail(f, REASON_UPSTREAM_CLOSED);
         return false;
     }
@@ -401,7 +401,7 @@ static bool
 retry_on_new_connection(struct forward *f)
 {
     struct exchange *x = f->x;
-    if (x->inside || !x->pooled || x->retried || f->up_heard || !is_safe_to_repeat(x) || x->head.body != BODY_NONE)
+    if (x->inside || !x->pooled || x->retried || f->up_heard || !is_safe_to_repeat(x) || x->ask->head.body != BODY_NONE)
         return false;
     stream_free(steal(&x->upstream));
     f->over = true;
@@ -563,17 +563,17 @@ write_request_head(struct forward *f)
     struct exchange *x = f->x;
     struct forward_options o = {
         .via_pseudonym = VIA,
-        .keep_upgrade = x->head.upgrade_websocket,
-        .body = x->head.body,
-        .content_length = x->head.content_length,
+        .keep_upgrade = x->ask->head.upgrade_websocket,
+        .body = x->ask->head.body,
+        .content_length = x->ask->head.content_length,
         /* The method has been judged: the origin must not be told another one. */
-        .drop_method_override = slice_starts_with(slice_str(x->verdict.rule), "rules[") || x->verdict.source == SOURCE_REGISTRIES,
+        .drop_method_override = slice_starts_with(slice_str(x->ask->verdict.rule), "rules[") || x->ask->verdict.source == SOURCE_REGISTRIES,
     };
     if (snapshot_settings(x->snapshot)->parent_url) {
         o.absolute = true;
-        o.parent_authorization = parent_authorization(x, x->arena);
+        o.parent_authorization = parent_authorization(x, x->ask->arena);
     }
-    return fields_write_request(&f->up_out, &x->head, &x->target, x->path, &o);
+    return fields_write_request(&f->up_out, &x->ask->head, &x->ask->target, x->ask->path, &o);
 }
 
 void
@@ -587,7 +587,7 @@ forward_start(struct exchange *x)
     exchange_enter(x, EXCHANGE_SERVING);
     buf_init(&f->up_out, FORWARD_BUFFER + FORWARD_RUN);
     buf_init(&f->up_in, FORWARD_BUFFER);
-    f->request_body = body_reader_new(x->head.body, x->head.content_length);
+    f->request_body = body_reader_new(x->ask->head.body, x->ask->head.content_length);
     stream_set_owner(f->upstream, on_upstream, f);
     if (!write_request_head(f))
         fail(f, REASON_REQUEST_TOO_LARGE);

@@ -133,7 +133,7 @@ accept_client(struct inspection *i)
     buf_init(&i->first, 0);
     /* Who may resume what: nobody but this sandbox under this policy, and no other host. */
     cleanup_free char *partition = mem_printf("%s\n%s", x->identity->sub, policy_sha256(x->policy));
-    if (!leaf_apply(i->leaf, stream_tls(i->client), i->alpn, slice_str(partition), x->target.port))
+    if (!leaf_apply(i->leaf, stream_tls(i->client), i->alpn, slice_str(partition), x->ask->target.port))
         give_up(i, REASON_INTERNAL, "leaf");
 }
 
@@ -155,9 +155,9 @@ ask_for(const struct exchange *x)
     return (struct leaf_ask){
         .policy = policy_name(x->policy),
         .policy_sha256 = policy_sha256(x->policy),
-        .host = &x->target.host,
-        .port = x->target.port,
-        .token = x->token,
+        .host = &x->ask->target.host,
+        .port = x->ask->target.port,
+        .token = x->ask->token,
     };
 }
 
@@ -273,8 +273,8 @@ connect_upstream_tls(struct exchange *x)
         return;
     }
     cleanup_free char *partition = mem_printf("%s\n%s", x->identity->sub, policy_sha256(x->policy)); /* no origin links two sandboxes */
-    stream_connect_tls(i->upstream, upstream_tls_context(tls), upstream_tls_name(&x->target.host, name));
-    if (!upstream_tls_prepare(tls, stream_tls(i->upstream), &x->target.host, x->target.port, slice_str(partition),
+    stream_connect_tls(i->upstream, upstream_tls_context(tls), upstream_tls_name(&x->ask->target.host, name));
+    if (!upstream_tls_prepare(tls, stream_tls(i->upstream), &x->ask->target.host, x->ask->target.port, slice_str(partition),
                               (const char(*)[UPSTREAM_ALPN_SIZE])alpn, offered(i, alpn)))
         mark_fault(i, REASON_UPSTREAM_TLS, "the connection could not be prepared");
 }
@@ -283,7 +283,7 @@ static void
 on_dialed(void *owner, enum reason reason, struct stream *stream, const struct addr *address)
 {
     struct exchange *x = owner;
-    x->dial = NULL;
+    x->ask->dial = NULL;
     if (reason != REASON_OK) {
         mark_fault(x->inspection, reason, NULL);
         return;

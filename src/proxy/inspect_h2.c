@@ -184,7 +184,7 @@ static bool
 passes_up(const struct inspect_call *call, struct slice name)
 {
     /* The method has been judged: the origin must not be told another one. */
-    bool judged = slice_starts_with(slice_str(call->x->verdict.rule), "rules[") || call->x->verdict.source == SOURCE_REGISTRIES;
+    bool judged = slice_starts_with(slice_str(call->x->ask->verdict.rule), "rules[") || call->x->ask->verdict.source == SOURCE_REGISTRIES;
     if (slice_is(name, "content-length") || slice_is(name, "te") || slice_is(name, "trailer") || slice_is(name, "expect"))
         return true;
     return fields_pass_request(name, judged);
@@ -197,11 +197,11 @@ request_for_upstream(const struct inspect_call *call)
     const struct exchange *x = call->x;
     struct h2_head *to = h2_head_new();
     char authority[TARGET_TEXT_SIZE];
-    target_format(&x->target, authority);
+    target_format(&x->ask->target, authority);
     to->head.method = from->head.method;
     to->scheme = slice_str("https");
-    to->authority = h2_head_dup(to, x->target.port == 443 ? host_slice(&x->target.host) : slice_str(authority));
-    to->path = x->path;
+    to->authority = h2_head_dup(to, x->ask->target.port == 443 ? host_slice(&x->ask->target.host) : slice_str(authority));
+    to->path = x->ask->path;
     to->end = from->end;
     for (size_t i = 0; i < from->head.field_count; i++)
         if (passes_up(call, from->head.fields[i].name))

@@ -72,7 +72,7 @@ done(struct parent *p)
 {
     struct exchange *x = p->x;
     void (*on_ready)(struct exchange *) = p->on_ready;
-    parent_free(steal(&x->parent));
+    parent_free(steal(&x->ask->parent));
     on_ready(x);
 }
 
@@ -106,7 +106,7 @@ take_answer(struct parent *p, struct slice bytes)
     enum reason r = head_parse_response(arena, bytes, slice_str("CONNECT"), &head);
     if (r == REASON_OK && head.status / 100 != 2) {
         r = reason_of_answer(&head);
-        x->verdict.source = SOURCE_PARENT;
+        x->refused_by_parent = true;
     }
     arena_free(arena);
     if (r != REASON_OK)
@@ -174,8 +174,8 @@ on_secured(struct parent *p)
         return;
     }
     char authority[TARGET_TEXT_SIZE];
-    target_format(&x->target, authority);
-    struct slice credential = parent_authorization(x, x->arena);
+    target_format(&x->ask->target, authority);
+    struct slice credential = parent_authorization(x, x->ask->arena);
     buf_printf(&p->out, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", authority, authority);
     if (credential.ptr) {
         buf_append_str(&p->out, "Proxy-Authorization: ");
@@ -219,7 +219,7 @@ parent_start(struct exchange *x, void (*on_ready)(struct exchange *x))
     p->on_ready = on_ready;
     buf_init(&p->out, PARENT_HEAD_MAX);
     buf_init(&p->in, PARENT_HEAD_MAX);
-    x->parent = p;
+    x->ask->parent = p;
     exchange_enter(x, EXCHANGE_CHAINING);
     parent_parse(snapshot_settings(x->snapshot)->parent_url, &address);
     stream_set_owner(x->upstream, on_event, p);

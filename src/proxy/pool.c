@@ -41,8 +41,8 @@ key_of(const struct exchange *x, char text[KEY_MAX])
     struct slice sandbox = slice_str(x->identity->sub);
     char *at = mempcpy(text, policy_sha256(x->policy), SHA256_HEX_SIZE);
     assert(sandbox.len <= CLAIMS_SUB_MAX);
-    at = mempcpy(at, &x->target.port, sizeof x->target.port);
-    at = mempcpy(at, x->target.host.text, x->target.host.len);
+    at = mempcpy(at, &x->ask->target.port, sizeof x->ask->target.port);
+    at = mempcpy(at, x->ask->target.host.text, x->ask->target.host.len);
     *at++ = '\n';
     at = mempcpy(at, sandbox.ptr, sandbox.len);
     return slice_of(text, (size_t)(at - text));

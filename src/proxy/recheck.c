@@ -13,9 +13,10 @@ static void
 follow_renewed_token(struct exchange *x, struct snapshot *s, int64_t now_s)
 {
     struct slice token = port_token(x->port, s);
+    struct presentation from = exchange_presentation(x);
     struct identity *fresh = NULL;
     bool cached;
-    if (!token.ptr || verifier_check(snapshot_verifier(s), token, &x->from, now_s, &fresh, &cached) != REASON_OK)
+    if (!token.ptr || verifier_check(snapshot_verifier(s), token, &from, now_s, &fresh, &cached) != REASON_OK)
         return;
     const char *a = fresh->policy_name ? fresh->policy_name : "", *b = x->identity->policy_name ? x->identity->policy_name : "";
     if (strcmp(fresh->sub, x->identity->sub) == 0 && strcmp(a, b) == 0) {
@@ -31,11 +32,13 @@ exchange_judge_again(const struct exchange *x, const struct addr *addrs, size_t 
     struct snapshot *s = x->proxy->snapshot;
     const struct policy *policy = NULL;
     struct endpoints *e = NULL;
+    struct target target;
     if (s == x->snapshot || snapshot_settings(s)->parent_url)
         return REASON_OK;
     enum reason r = snapshot_policy(s, x->identity, &policy);
+    exchange_target(x, &target);
     if (r == REASON_OK)
-        r = guard_judge(snapshot_guard(s), policy, &x->target, addrs, count, &e);
+        r = guard_judge(snapshot_guard(s), policy, &target, addrs, count, &e);
     endpoints_free(e);
     return r;
 }
@@ -48,10 +51,12 @@ decide_again(struct exchange *x, struct snapshot *s)
     enum reason r = snapshot_policy(s, x->identity, &policy);
     if (r != REASON_OK)
         return r;
-    struct question q = {.target = &x->target};
-    if (x->arena && exchange_is_request(x)) {
-        q.method = x->head.method;
-        q.path = x->path;
+    struct target target;
+    exchange_target(x, &target);
+    struct question q = {.target = &target};
+    if (x->ask && exchange_is_request(x)) {
+        q.method = x->ask->head.method;
+        q.path = x->ask->path;
     }
     policy_decide(policy, &q, &v);
     if (v.action == ACTION_DENY)
@@ -82,7 +87,8 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
         return;
     if (x->port->settings->token_file || x->port->settings->token_fd)
         follow_renewed_token(x, s, now_s);
-    enum reason r = verifier_recheck(snapshot_verifier(s), x->identity, &x->from, now_s);
+    struct presentation from = exchange_presentation(x);
+    enum reason r = verifier_recheck(snapshot_verifier(s), x->identity, &from, now_s);
     if (r == REASON_OK && snapshot_changed)
         r = decide_again(x, s);
     if (r != REASON_OK) {

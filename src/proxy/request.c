@@ -27,15 +27,15 @@ target_of_unread(struct slice head)
 enum reason
 read_request(struct exchange *x, struct slice head)
 {
-    struct slice copy = arena_dup(x->arena, head);
-    enum reason r = head_parse_request(x->arena, copy, &x->head);
+    struct slice copy = arena_dup(x->ask->arena, head);
+    enum reason r = head_parse_request(x->ask->arena, copy, &x->ask->head);
     if (r != REASON_OK) {
-        x->head = (struct head){0};
-        x->raw_target = target_of_unread(copy);
+        x->ask->head = (struct head){0};
+        x->ask->raw_target = target_of_unread(copy);
         return r;
     }
-    x->raw_target = x->head.target;
-    x->kind = slice_is(x->head.method, "CONNECT") ? EXCHANGE_CONNECT : EXCHANGE_FORWARD;
+    x->ask->raw_target = x->ask->head.target;
+    x->kind = slice_is(x->ask->head.method, "CONNECT") ? EXCHANGE_CONNECT : EXCHANGE_FORWARD;
     return REASON_OK;
 }
 
@@ -44,8 +44,8 @@ static bool
 is_server_options(const struct exchange *x)
 {
     static const char scheme[] = "http://";
-    struct slice t = x->head.target;
-    if (!slice_is(x->head.method, "OPTIONS") || t.len <= sizeof scheme - 1)
+    struct slice t = x->ask->head.target;
+    if (!slice_is(x->ask->head.method, "OPTIONS") || t.len <= sizeof scheme - 1)
         return false;
     struct slice authority = slice_of(t.ptr + sizeof scheme - 1, t.len - (sizeof scheme - 1));
     return !slice_has_byte(authority, '/') && !slice_has_byte(authority, '?');
@@ -54,16 +54,16 @@ is_server_options(const struct exchange *x)
 enum reason
 make_out_target(struct exchange *x)
 {
-    enum reason r = x->kind == EXCHANGE_CONNECT ? target_from_authority(x->head.target, &x->target)
-                                                : target_from_uri(x->head.target, &x->target, &x->path);
+    enum reason r = x->kind == EXCHANGE_CONNECT ? target_from_authority(x->ask->head.target, &x->ask->target)
+                                                : target_from_uri(x->ask->head.target, &x->ask->target, &x->ask->path);
     if (r != REASON_OK)
         return r;
     x->has_target = true;
     if (is_server_options(x))
-        x->path = slice_str("*");
+        x->ask->path = slice_str("*");
     size_t count = 0;
-    struct slice host = head_field(&x->head, "Host", &count);
-    return count ? target_check_host_field(&x->target, host) : REASON_OK;
+    struct slice host = head_field(&x->ask->head, "Host", &count);
+    return count ? target_check_host_field(&x->ask->target, host) : REASON_OK;
 }
 
 bool
@@ -77,18 +77,18 @@ check_method(const struct exchange *x)
 {
     if (!exchange_is_request(x))
         return REASON_OK;
-    enum reason r = method_check(x->head.method);
-    return r == REASON_METHOD_UNKNOWN && policy_knows_method(x->policy, x->head.method) ? REASON_OK : r;
+    enum reason r = method_check(x->ask->head.method);
+    return r == REASON_METHOD_UNKNOWN && policy_knows_method(x->policy, x->ask->head.method) ? REASON_OK : r;
 }
 
 /* At a registry that is open for reading: a GET has nothing to bring along (RFC 9110 section 9.3.1 gives its content no meaning). */
 static bool
 carries_data_in_a_read(const struct exchange *x)
 {
-    if (!exchange_is_request(x) || x->verdict.source != SOURCE_REGISTRIES)
+    if (!exchange_is_request(x) || x->ask->verdict.source != SOURCE_REGISTRIES)
         return false;
-    bool reads = slice_is(x->head.method, "GET") || slice_is(x->head.method, "HEAD");
-    return reads && (x->head.body == BODY_CHUNKED || (x->head.body == BODY_LENGTH && x->head.content_length > 0));
+    bool reads = slice_is(x->ask->head.method, "GET") || slice_is(x->ask->head.method, "HEAD");
+    return reads && (x->ask->head.body == BODY_CHUNKED || (x->ask->head.body == BODY_LENGTH && x->ask->head.content_length > 0));
 }
 
 enum reason
@@ -97,15 +97,15 @@ decide(struct exchange *x)
     enum reason r = check_method(x);
     if (r != REASON_OK)
         return r;
-    struct question q = {.target = &x->target};
+    struct question q = {.target = &x->ask->target};
     if (exchange_is_request(x)) {
-        q.method = x->head.method;
-        q.path = x->path;
+        q.method = x->ask->head.method;
+        q.path = x->ask->path;
     }
-    policy_decide(x->policy, &q, &x->verdict);
-    switch (x->verdict.action) {
+    policy_decide(x->policy, &q, &x->ask->verdict);
+    switch (x->ask->verdict.action) {
     case ACTION_DENY:
-        return x->verdict.reason;
+        return x->ask->verdict.reason;
     case ACTION_ALLOW:
         return carries_data_in_a_read(x) ? REASON_METHOD_NOT_ALLOWED : REASON_OK;
     case ACTION_INSPECT: /* what a request may do is not known yet: each will be judged by itself */
@@ -190,10 +190,10 @@ enum reason
 make_out_inner_target(struct exchange *x)
 {
     size_t count = 0;
-    enum reason r = inner_path(&x->head, &x->target, &x->path);
-    struct slice host = head_field(&x->head, "Host", &count);
+    enum reason r = inner_path(&x->ask->head, &x->ask->target, &x->ask->path);
+    struct slice host = head_field(&x->ask->head, "Host", &count);
     if (r == REASON_OK && count)
-        r = target_check_host_field(&x->target, host);
+        r = target_check_host_field(&x->ask->target, host);
     return r;
 }
 
@@ -205,16 +205,16 @@ read_call(struct exchange *x, const struct h2_head *head)
     x->kind = EXCHANGE_INNER;
     if (head->too_large)
         return REASON_REQUEST_TOO_LARGE;
-    x->head.method = arena_dup(x->arena, head->head.method);
-    x->head.target = x->raw_target = arena_dup(x->arena, head->head.target);
-    x->head.minor = 1;
-    x->head.body = head->head.body;
+    x->ask->head.method = arena_dup(x->ask->arena, head->head.method);
+    x->ask->head.target = x->ask->raw_target = arena_dup(x->ask->arena, head->head.target);
+    x->ask->head.minor = 1;
+    x->ask->head.body = head->head.body;
     /* No tunnels inside tunnels, and no clear text inside TLS. */
     if (slice_is(head->head.method, "CONNECT") || !slice_is(head->scheme, "https"))
         return REASON_REQUEST_MALFORMED;
     enum reason r = make_out_inner_target(x);
     if (r == REASON_OK)
-        r = target_check_host_field(&x->target, head->authority);
+        r = target_check_host_field(&x->ask->target, head->authority);
     struct slice expect = head_field(&head->head, "expect", &count);
     if (r == REASON_OK && count && (count > 1 || !slice_equal_nocase(expect, slice_str("100-continue"))))
         r = REASON_EXPECTATION_UNKNOWN;

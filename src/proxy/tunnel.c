@@ -201,7 +201,9 @@ send_refusal(struct tunnel *t)
 static void
 deny_plain(struct tunnel *t, enum reason reason)
 {
-    struct reply_facts facts = {.reason = reason, .target = &t->x->target, .instance = t->x->id, .close = true};
+    struct target target;
+    exchange_target(t->x, &target);
+    struct reply_facts facts = {.reason = reason, .target = &target, .instance = t->x->id, .close = true};
     t->refused = reason;
     buf_clear(&t->client.held);
     t->client.eof = true;
@@ -215,12 +217,14 @@ enum reason
 tunnel_check_hello(struct exchange *x, const struct hello *hello)
 {
     struct host named;
+    struct target target;
+    exchange_target(x, &target);
     if (hello->has_ech && snapshot_settings(x->snapshot)->ech_refuse)
         return REASON_ECH_REFUSED;
     if (!hello->has_sni)
-        return x->target.host.kind == HOST_NAME ? REASON_SNI_MISSING : REASON_OK;
+        return target.host.kind == HOST_NAME ? REASON_SNI_MISSING : REASON_OK;
     x->sni = mem_strdup(hello->sni);
-    if (!host_parse(slice_str(hello->sni), &named) || !host_equal(&named, &x->target.host))
+    if (!host_parse(slice_str(hello->sni), &named) || !host_equal(&named, &target.host))
         return REASON_SNI_MISMATCH;
     return REASON_OK;
 }
@@ -259,9 +263,10 @@ peek_hello(struct tunnel *t)
 static enum reason
 check_plain_head(struct exchange *x, const struct head *head)
 {
-    struct target inner;
+    struct target outer, inner;
     struct slice path;
     size_t hosts = 0;
+    exchange_target(x, &outer);
     struct slice host = head_field(head, "Host", &hosts);
     if (slice_is(head->method, "CONNECT"))
         return REASON_REQUEST_MALFORMED;
@@ -269,10 +274,10 @@ check_plain_head(struct exchange *x, const struct head *head)
         enum reason r = target_from_uri(head->target, &inner, &path);
         if (r != REASON_OK)
             return r;
-        if (!host_equal(&inner.host, &x->target.host) || inner.port != x->target.port)
+        if (!host_equal(&inner.host, &outer.host) || inner.port != outer.port)
             return REASON_HOST_MISMATCH;
     }
-    return hosts ? target_check_host_field(&x->target, host) : REASON_OK;
+    return hosts ? target_check_host_field(&outer, host) : REASON_OK;
 }
 
 static void
@@ -399,9 +404,9 @@ static enum peek
 peek_for(const struct exchange *x)
 {
     const struct settings *set = snapshot_settings(x->snapshot);
-    if (has_port(set->tls_ports, set->tls_port_count, x->target.port))
+    if (has_port(set->tls_ports, set->tls_port_count, exchange_port(x)))
         return PEEK_TLS;
-    if (has_port(set->plain_ports, set->plain_port_count, x->target.port))
+    if (has_port(set->plain_ports, set->plain_port_count, exchange_port(x)))
         return PEEK_PLAIN;
     return PEEK_OPAQUE;
 }
@@ -422,7 +427,7 @@ tunnel_new(struct exchange *x, struct stream *client, struct buf *from_client)
     stream_set_owner(t->client.stream, on_client, t);
     stream_set_owner(t->server.stream, on_server, t);
     x->tunnel = t;
-    arena_free(steal(&x->arena)); /* the head has served; an idle tunnel keeps nothing of it */
+    exchange_forget_ask(x); /* an idle tunnel keeps nothing of it */
     return t;
 }
 

@@ -297,21 +297,6 @@ stream_set_deadline(struct stream *s, int64_t at_ms)
         timer_start(world.loop, &s->deadline, at_ms - world.mono_ms, deadline_passed, s);
 }
 
-struct addr
-stream_peer(struct stream *s, uint16_t *ret_port)
-{
-    if (ret_port)
-        *ret_port = s->wire->peer_port;
-    return s->wire->peer;
-}
-
-void
-stream_set_peer(struct stream *s, const struct addr *a, uint16_t port)
-{
-    s->wire->peer = *a;
-    s->wire->peer_port = port;
-}
-
 void
 stream_tune(struct stream *s)
 {

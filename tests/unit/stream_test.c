@@ -385,31 +385,6 @@ TEST(a_deadline_fires_once_moves_and_ends)
     end();
 }
 
-TEST(the_peer_is_known_and_can_be_told)
-{
-    uint16_t port = 0;
-    char text[ADDR_TEXT_SIZE];
-    struct addr told = {.family = AF_INET, .bytes = {192, 0, 2, 9}};
-    begin();
-    struct addr peer = stream_peer(a.stream, &port);
-    addr_format(&peer, text);
-    CHECK_STR(text, "127.0.0.1");
-    CHECK(port != 0);
-    stream_set_peer(a.stream, &told, 99);
-    peer = stream_peer(a.stream, &port);
-    CHECK(addr_equal(&peer, &told) && port == 99);
-    end();
-    int fds[2];
-    loop = loop_new();
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
-    struct stream *s = stream_new(loop, fds[0], on_event, &a);
-    stream_tune(s);
-    CHECK(stream_peer(s, NULL).family == 0);
-    stream_free(s);
-    close(fds[1]);
-    loop_free(loop);
-}
-
 TEST(a_tuned_stream_sends_at_once_and_notices_dead_peers)
 {
     int value = 0;

@@ -44,6 +44,15 @@ enum reason target_check_host_field(const struct target *target, struct slice va
 /* path as in *ret_path; false for bytes or percent-escapes that RFC 3986 does not allow. */
 bool path_is_wellformed(struct slice path);
 
+/* A target in as many bytes as its host has, for what lives long. Heap; free() frees it. */
+struct target_packed {
+    uint16_t port;
+    uint8_t scheme, kind, len; /* of target; len: of text */
+    char text[];
+};
+struct target_packed *target_pack(const struct target *t);
+void target_unpack(const struct target_packed *p, struct target *ret);
+
 void target_format(const struct target *t, char text[TARGET_TEXT_SIZE]); /* "host:port" */
 struct slice host_slice(const struct host *h);
 

@@ -9,7 +9,6 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "sallyport/base/addr.h"
 #include "sallyport/base/slice.h"
 #include "sallyport/net/loop.h"
 
@@ -50,8 +49,6 @@ SSL *stream_tls(struct stream *s);        /* NULL for plain */
 int stream_raw_fd(struct stream *s);
 /* One deadline, absolute in loop_now_ms time; 0: none. */
 void stream_set_deadline(struct stream *s, int64_t at_ms);
-struct addr stream_peer(struct stream *s, uint16_t *ret_port); /* family 0 for unix sockets */
-void stream_set_peer(struct stream *s, const struct addr *a, uint16_t port); /* PROXY protocol */
 /* What a TCP connection needs at once: TCP_NODELAY. */
 void stream_no_delay(struct stream *s);
 /* And what it needs when it lasts: keepalive probes and a user timeout, so that a peer that vanished is noticed. */

@@ -35,6 +35,25 @@ enum exchange_state {
 /* TRANSPARENT: a connection that the sandbox believes to be to its target; like a CONNECT, without its words. */
 enum exchange_kind { EXCHANGE_UNKNOWN = 0, EXCHANGE_CONNECT, EXCHANGE_FORWARD, EXCHANGE_TRANSPARENT, EXCHANGE_INNER };
 
+/* What it takes to judge a request, to reach its target and to serve it. It lies in the arena, and a tunnel that carries
+ * bytes has none of it: what is in struct exchange is what an idle tunnel costs. */
+struct ask {
+    struct arena *arena;             /* that this is in, with the bytes of head and path */
+    struct head head;
+    struct slice raw_target;         /* as sent, for records of what has no canonical form */
+    struct slice path;
+    struct slice token;              /* as presented: the keeper judges it for itself */
+    struct target target;            /* valid when has_target */
+    struct verdict verdict;
+    uint64_t ticket;                 /* of the decision record */
+    struct journal_wait wait;
+    struct resolve *resolve;
+    struct endpoints *endpoints;
+    struct dial *dial;
+    struct parent *parent;
+    enum reason denied;              /* why an inspected tunnel opens only to say so; REASON_OK */
+};
+
 struct exchange {
     struct list_node node;           /* in proxy.exchanges */
     struct proxy *proxy;
@@ -43,48 +62,36 @@ struct exchange {
     struct snapshot *snapshot;       /* referenced */
     struct identity *identity;       /* referenced; NULL until known */
     const struct policy *policy;     /* referenced; NULL until known */
-    enum exchange_state state;
-    enum exchange_kind kind;
-    bool speaks_http;                /* transparent: a refusal can be said in HTTP */
-    struct arena *arena;             /* head and path; freed when relaying begins */
-    struct head head;                /* valid while arena is there */
-    struct slice raw_target;         /* as sent, for records of what has no canonical form */
-    struct slice path;
-    struct target target;            /* valid when has_target */
-    struct verdict verdict;
-    struct presentation from;        /* strings live as long as the port or in x5t */
-    char x5t[44];
-    char client_address[SOCKADDR_TEXT_SIZE];
-    char id[ULID_TEXT_SIZE];
-    int64_t started_ms, started_us;
-    int64_t active_ms;               /* last byte either way */
-    uint64_t ticket;                 /* of the decision record */
-    struct journal_wait wait;
-    struct resolve *resolve;
-    struct endpoints *endpoints;
-    struct dial *dial;
-    struct parent *parent;
+    struct ask *ask;                 /* NULL once a tunnel has taken over */
+    struct target_packed *target;    /* from then on; NULL before */
+    char *x5t;                       /* of the client's certificate; heap, NULL */
     struct stream *upstream;
-    struct addr address;             /* that was dialled */
     struct tunnel *tunnel;
     struct forward *forward;
     struct inspection *inspection;   /* of an inspected tunnel */
     struct inspection *inside;       /* of an inner request: the inspection that it came through */
     struct inspect_call *call;       /* of an inner request that is a stream of HTTP/2; it has no client */
-    char parent_id[ULID_TEXT_SIZE];  /* of an inner request; "" */
-    struct slice token;              /* as presented, while the arena is there: the keeper judges it for itself */
-    enum reason denied;              /* why an inspected tunnel opens only to say so; REASON_OK */
-    bool inspect;                    /* this tunnel opens for inspection */
+    int64_t started_ms, started_us;
+    int64_t active_ms;               /* last byte either way */
     uint64_t bytes_up, bytes_down;
     uint64_t unspent_up;             /* of bytes_up, not yet taken from the budget */
-    enum reason reason;              /* why it ended, REASON_OK or what went wrong */
-    uint16_t status;                 /* of the answer that the client got */
     const char *cause;               /* static text */
     char *sni;                       /* of the hello; heap, NULL */
-    bool tuned;                      /* socket options of a connection that lasts */
-    bool detached;                   /* the client's stream is ours: counted in proxy.tunnels */
-    bool has_target, decided, holds_tunnel, pooled, retried;
-    bool denied_in_tunnel;           /* refused after the 200 */
+    enum exchange_state state;
+    enum exchange_kind kind;
+    enum reason reason;              /* why it ended, REASON_OK or what went wrong */
+    uint16_t status;                 /* of the answer that the client got */
+    bool speaks_http : 1;            /* transparent: a refusal can be said in HTTP */
+    bool inspect : 1;                /* this tunnel opens for inspection */
+    bool tuned : 1;                  /* socket options of a connection that lasts */
+    bool detached : 1;               /* the client's stream is ours: counted in proxy.tunnels */
+    bool has_target : 1, decided : 1, holds_tunnel : 1, pooled : 1, retried : 1;
+    bool denied_in_tunnel : 1;       /* refused after the 200 */
+    bool refused_by_parent : 1;
+    struct addr peer;                /* the client; family 0 for unix sockets */
+    struct addr address;             /* that was dialled */
+    char id[ULID_TEXT_SIZE];
+    char client_address[];           /* its text, with the port */
 };
 
 /* A complete head has been read on c; bytes are copied. */
@@ -98,6 +105,14 @@ void exchange_start_refused(struct client *c, struct slice raw, enum reason reas
 void exchange_start_call(struct inspection *i, struct inspect_call *call, const struct h2_head *head);
 /* One that is no message: recorded; the stream is reset already. */
 void exchange_start_call_refused(struct inspection *i, enum reason reason);
+/* A tunnel takes over: what was only needed to get here goes. */
+void exchange_forget_ask(struct exchange *x);
+/* The target, the host in it (as long as the exchange lives) and its port; only with has_target. */
+void exchange_target(const struct exchange *x, struct target *ret);
+struct slice exchange_host(const struct exchange *x);
+uint16_t exchange_port(const struct exchange *x);
+/* Where the client came from, for the binding of a token. */
+struct presentation exchange_presentation(const struct exchange *x);
 /* The only writer of state: checks the transition. */
 void exchange_enter(struct exchange *x, enum exchange_state next);
 /* The only exit: close record once, everything released. Idempotent. `cause` is static text. */
