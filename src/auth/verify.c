@@ -140,6 +140,13 @@ verifier_recheck(const struct verifier *v, const struct identity *id,
     return binding_holds(id, from) ? REASON_OK : REASON_TOKEN_BINDING;
 }
 
+/* Revocations only ever end with time; what else changes comes with a new snapshot. */
+int64_t
+verifier_good_until(const struct verifier *v, const struct identity *id)
+{
+    return id->exp + v->rules.leeway_s;
+}
+
 bool
 verifier_knows(struct verifier *v, struct slice token)
 {

@@ -118,7 +118,8 @@ count_decision(struct exchange *x, enum reason reason)
 {
     struct shared *shared = x->proxy->shared;
     shared_count_request(shared, reason == REASON_OK, reason);
-    shared_observe(shared, HISTOGRAM_DECISION, clock_mono_us() - x->started_us);
+    int64_t took_us = x->ask ? clock_mono_us() - x->ask->started_us : (loop_now_ms(x->proxy->loop) - x->started_ms) * 1000;
+    shared_observe(shared, HISTOGRAM_DECISION, took_us);
     if (reason == REASON_OK)
         return;
     struct denial d = {.wall_us = loop_wall_us(x->proxy->loop), .reason = (uint16_t)reason};

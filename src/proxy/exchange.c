@@ -62,6 +62,7 @@ exchange_enter(struct exchange *x, enum exchange_state next)
         abort();
     }
     x->state = next;
+    x->due_ms = 0; /* other limits may hold now */
 }
 
 /* ---- beginning and end ---- */
@@ -91,7 +92,7 @@ exchange_new_at(struct port *port, const struct addr *peer, const char *x5t, con
     memcpy(x->client_address, address, address_size);
     random_ulid(loop_wall_us(p->loop) / 1000, x->id);
     x->started_ms = x->active_ms = loop_now_ms(p->loop);
-    x->started_us = clock_mono_us();
+    x->ask->started_us = clock_mono_us();
     x->reason = REASON_OK;
     list_append(&p->exchanges, &x->node);
     return x;
@@ -523,7 +524,7 @@ on_dialed(void *owner, enum reason reason, struct stream *stream, const struct a
 {
     struct exchange *x = owner;
     x->ask->dial = NULL;
-    shared_observe(x->proxy->shared, HISTOGRAM_CONNECT, clock_mono_us() - x->started_us);
+    shared_observe(x->proxy->shared, HISTOGRAM_CONNECT, clock_mono_us() - x->ask->started_us);
     if (reason != REASON_OK) {
         exchange_fail(x, reason, NULL);
         return;

@@ -20,6 +20,7 @@
 
 #define DNS_SERVERS_MAX 8
 #define DNS_PORT 53
+#define CLOCK_JUMP_MS 100 /* in one tick; adjusting the clock is slower, and a busy turn hardly takes that long */
 
 struct old_resolver {
     struct list_node node;
@@ -87,26 +88,43 @@ replace_resolver(struct proxy *p)
     p->resolver_servers = texts;
 }
 
-/* One that ends may take others with it (a tunnel its request, a request its tunnel), so the list is not walked while it
- * changes; what has ended stays readable until the turn does. */
+/* Looks again at what is due by `until_ms`. One that ends may take others with it (a tunnel its request, a request its
+ * tunnel), so the list is not walked while it changes; what has ended stays readable until the turn does. */
 static void
-recheck_all(struct proxy *p, bool snapshot_changed)
+recheck(struct proxy *p, int64_t until_ms, bool snapshot_changed)
 {
-    size_t count = 0;
-    struct exchange **all = mem_array(p->exchanges.count + 1, sizeof(struct exchange *));
-    for (struct list_node *n = list_first(&p->exchanges); n; n = list_next(&p->exchanges, n))
-        all[count++] = list_entry(n, struct exchange, node);
+    size_t count = 0, size = 0;
+    struct exchange **due = NULL;
+    for (struct list_node *n = list_first(&p->exchanges); n; n = list_next(&p->exchanges, n)) {
+        struct exchange *x = list_entry(n, struct exchange, node);
+        if (x->due_ms > until_ms)
+            continue;
+        if (count == size) {
+            size = size ? size * 2 : 64;
+            due = mem_realloc(due, size * sizeof *due);
+        }
+        due[count++] = x;
+    }
     for (size_t i = 0; i < count; i++)
-        exchange_recheck(all[i], snapshot_changed);
-    free(all);
+        exchange_recheck(due[i], snapshot_changed);
+    free(due);
 }
 
-/* Each exchange is looked at at least every PROXY_TICK_MS: that is what bounds "within a second". */
+/* Tokens end by the wall clock. Where that was set, or the machine slept, nothing that was reckoned holds. */
+static bool
+wall_clock_jumped(struct proxy *p)
+{
+    int64_t ahead_ms = loop_wall_us(p->loop) / 1000 - loop_now_ms(p->loop), before_ms = p->wall_ahead_ms;
+    p->wall_ahead_ms = ahead_ms;
+    return ahead_ms > before_ms + CLOCK_JUMP_MS || ahead_ms < before_ms - CLOCK_JUMP_MS;
+}
+
+/* Comes every PROXY_TICK_MS: that is what bounds "within a second". */
 static void
 on_tick(void *arg)
 {
     struct proxy *p = arg;
-    recheck_all(p, false);
+    recheck(p, wall_clock_jumped(p) ? INT64_MAX : loop_now_ms(p->loop), false);
     timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
 }
 
@@ -350,7 +368,7 @@ proxy_set_snapshot(struct proxy *p, struct snapshot *snapshot)
     replace_trust(p);
     pool_flush(p->pool);
     journal_set(p->journal, snapshot_settings(snapshot)->durability, snapshot_settings(snapshot)->record_format);
-    recheck_all(p, true);
+    recheck(p, INT64_MAX, true);
     snapshot_unref(old);
 }
 

@@ -7,6 +7,8 @@
 #include "sallyport/proxy/tunnel.h"
 
 #define TUNE_AFTER_MS 2000
+/* Everything is looked at that often, due or not: the two clocks do not run at quite the same pace. */
+#define DUE_AFTER_MS 60000
 
 /* On a listener with a token the renewed token carries on what the old one began, for the same sandbox and policy. */
 static void
@@ -76,6 +78,60 @@ cut(struct exchange *x, enum reason reason, const char *cause)
         exchange_finish(x, cause);
 }
 
+/* The time after which an idle exchange ends, or 0. */
+static int64_t
+idle_limit(const struct exchange *x, const struct settings *set)
+{
+    bool tunnel = x->state == EXCHANGE_PEEKING || x->state == EXCHANGE_RELAYING;
+    return tunnel || x->forward || x->call ? set->idle_timeout_ms : 0;
+}
+
+static int64_t
+lifetime_limit(const struct exchange *x, const struct settings *set)
+{
+    bool tunnel = x->state == EXCHANGE_PEEKING || x->state == EXCHANGE_RELAYING;
+    return tunnel || x->inspection ? set->lifetime_ms : 0;
+}
+
+static void
+end_if_over(struct exchange *x, const struct settings *set, int64_t now_ms)
+{
+    int64_t lifetime = lifetime_limit(x, set), idle = idle_limit(x, set);
+    bool is_idle = idle && now_ms - x->active_ms > idle;
+    if (lifetime && now_ms - x->started_ms > lifetime)
+        exchange_finish(x, "lifetime");
+    else if (is_idle && x->forward)
+        forward_idle(x->forward);
+    else if (is_idle && x->call)
+        exchange_fail(x, REASON_UPSTREAM_TIMEOUT, NULL);
+    else if (is_idle)
+        exchange_finish(x, "idle_timeout");
+}
+
+static void
+advance(int64_t *due_ms, int64_t at_ms)
+{
+    if (at_ms < *due_ms)
+        *due_ms = at_ms;
+}
+
+/* When a limit can be reached at the earliest, if nothing happens until then; bytes move it further away. */
+static int64_t
+next_due(const struct exchange *x, const struct settings *set, int64_t now_ms, int64_t now_s)
+{
+    int64_t lifetime = lifetime_limit(x, set), idle = idle_limit(x, set), due_ms = now_ms + DUE_AFTER_MS;
+    int64_t good_s = verifier_good_until(snapshot_verifier(x->proxy->snapshot), x->identity) - now_s;
+    if (good_s < DUE_AFTER_MS / 1000)
+        advance(&due_ms, now_ms + good_s * 1000); /* now_s may be nearly over: up to a second early */
+    if (lifetime)
+        advance(&due_ms, x->started_ms + lifetime);
+    if (idle)
+        advance(&due_ms, x->active_ms + idle);
+    if (x->tunnel && !x->tuned)
+        advance(&due_ms, x->started_ms + TUNE_AFTER_MS);
+    return due_ms;
+}
+
 void
 exchange_recheck(struct exchange *x, bool snapshot_changed)
 {
@@ -100,13 +156,6 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
         x->tuned = true;
         tunnel_tune(x->tunnel);
     }
-    bool tunnel = x->state == EXCHANGE_PEEKING || x->state == EXCHANGE_RELAYING;
-    if ((tunnel || x->inspection) && set->lifetime_ms && now_ms - x->started_ms > set->lifetime_ms)
-        exchange_finish(x, "lifetime");
-    else if (tunnel && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
-        exchange_finish(x, "idle_timeout");
-    else if (x->forward && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
-        forward_idle(x->forward);
-    else if (x->call && set->idle_timeout_ms && now_ms - x->active_ms > set->idle_timeout_ms)
-        exchange_fail(x, REASON_UPSTREAM_TIMEOUT, NULL);
+    x->due_ms = next_due(x, set, now_ms, now_s);
+    end_if_over(x, set, now_ms);
 }

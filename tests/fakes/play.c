@@ -396,6 +396,9 @@ do_step(struct play *p, const struct step *s)
         return do_recorder(p, s);
     case STEP_WAIT:
         return world_advance(s->number);
+    case STEP_SLEEP:
+        world.wall_us += s->number * 1000;
+        return true;
     case STEP_RECORD:
         return do_record(p, s);
     case STEP_QUIET:

@@ -366,6 +366,7 @@ read_step(struct reader *r, const char *word, char *rest)
         {"recorder", STEP_RECORDER}, {"wait", STEP_WAIT},       {"record", STEP_RECORD},
         {"quiet", STEP_QUIET},       {"none", STEP_NONE},       {"reload", STEP_RELOAD},
         {"drain", STEP_DRAIN},       {"drained", STEP_DRAINED}, {"stop", STEP_STOP},
+        {"sleep", STEP_SLEEP},
     };
     if (strcmp(word, "effects") == 0) {
         read_effects(r);
@@ -380,7 +381,7 @@ read_step(struct reader *r, const char *word, char *rest)
             continue;
         struct step *s = add_step(r, verbs[i].kind);
         split_words(r, s, rest);
-        if (s->kind == STEP_WAIT)
+        if (s->kind == STEP_WAIT || s->kind == STEP_SLEEP)
             s->number = read_duration(r, s->word_count ? s->words[0] : "");
         return;
     }

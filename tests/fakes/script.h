@@ -27,6 +27,7 @@ enum step_kind {
     STEP_DIALS,
     STEP_RECORDER,
     STEP_WAIT,
+    STEP_SLEEP,   /* the wall clock goes on without the other */
     STEP_RECORD,  /* the next record not spoken of yet */
     STEP_QUIET,   /* no record that was not spoken of */
     STEP_NONE,    /* none query | dial | upstream: since the beginning */

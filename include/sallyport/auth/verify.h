@@ -26,5 +26,7 @@ enum reason verifier_check(struct verifier *v, struct slice token, const struct 
 bool verifier_knows(struct verifier *v, struct slice token);
 /* For identities that are in use (live tunnels, a listener's token): time, revocation and binding only. */
 enum reason verifier_recheck(const struct verifier *v, const struct identity *id, const struct presentation *from, int64_t now_s);
+/* The last second in which verifier_recheck can say of it what it says now, when that is REASON_OK. */
+int64_t verifier_good_until(const struct verifier *v, const struct identity *id);
 
 #endif

@@ -48,6 +48,7 @@ struct proxy {
     size_t tunnels;              /* exchanges that have taken their client's stream */
     struct pool *pool;           /* idle upstream connections of plain HTTP */
     struct timer tick;           /* expiry and idle limits of live exchanges */
+    int64_t wall_ahead_ms;       /* how far the wall clock was ahead of the other at the last tick */
     struct keeper_link *keeper;  /* what inspection needs: leaves, trust in upstreams; NULL without */
     SSL_CTX *parent_tls;         /* towards an https:// parent; made once a snapshot */
     struct names *names;         /* synthetic addresses; one sandbox's, so a worker with DNS serves one */

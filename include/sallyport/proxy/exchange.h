@@ -45,6 +45,7 @@ struct ask {
     struct slice token;              /* as presented: the keeper judges it for itself */
     struct target target;            /* valid when has_target */
     struct verdict verdict;
+    int64_t started_us;              /* as started_ms, for histograms */
     uint64_t ticket;                 /* of the decision record */
     struct journal_wait wait;
     struct resolve *resolve;
@@ -71,8 +72,9 @@ struct exchange {
     struct inspection *inspection;   /* of an inspected tunnel */
     struct inspection *inside;       /* of an inner request: the inspection that it came through */
     struct inspect_call *call;       /* of an inner request that is a stream of HTTP/2; it has no client */
-    int64_t started_ms, started_us;
+    int64_t started_ms;
     int64_t active_ms;               /* last byte either way */
+    int64_t due_ms;                  /* when it must be looked at again; 0: at the next tick */
     uint64_t bytes_up, bytes_down;
     uint64_t unspent_up;             /* of bytes_up, not yet taken from the budget */
     const char *cause;               /* static text */
@@ -125,7 +127,7 @@ void exchange_client_gone(struct exchange *x);
 void exchange_deny_in_tunnel(struct exchange *x, enum reason reason);
 /* Bytes moved; false when the sandbox's byte budget is used up (the exchange has ended then). */
 bool exchange_count(struct exchange *x, uint64_t up, uint64_t down);
-/* By the clock and the present snapshot: still allowed? Ends it otherwise. */
+/* By the clock and the present snapshot: still allowed? Ends it otherwise, or sets due_ms. */
 void exchange_recheck(struct exchange *x, bool snapshot_changed);
 /* The guard's word by the present snapshot on addresses that were, or are about to be, judged by the exchange's own. */
 enum reason exchange_judge_again(const struct exchange *x, const struct addr *addrs, size_t count);
