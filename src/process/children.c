@@ -57,7 +57,7 @@ give_worker(struct supervisor *s, const struct child *c, struct spawn *sp)
 {
     spawn_number(sp, "--slot", (long)c->slot);
     spawn_fd(sp, "--record", s->record_channels[c->slot].worker);
-    spawn_fd(sp, "--leaves", s->keeper_channels[c->slot][0]);
+    spawn_fd(sp, "--leaves", s->keeper_channels[c->slot].worker);
     for (size_t i = 0; i < s->sockets.count; i++) {
         const struct socket_row *row = &s->sockets.rows[i];
         spawn_named_fd(sp, "--socket", row->name, row->fds[row->shared ? 0 : c->slot], row->shared ? ":shared" : "");
@@ -99,7 +99,7 @@ give_keeper(struct supervisor *s, struct spawn *sp)
     sp->program = s->keeper_program;
     spawn_fd(sp, "--ca-key", s->running.ca_key);
     for (size_t i = 0; i < s->worker_count; i++)
-        spawn_fd(sp, "--leaves", s->keeper_channels[i][1]);
+        spawn_fd(sp, "--leaves", s->keeper_channels[i].keeper);
 }
 
 static pid_t
@@ -196,7 +196,7 @@ child_start(struct child *c, struct err *err)
     int pair[2];
     if (c->role == ROLE_RECORDER && c->starts > 0 && recordfile_mend(&s->record, err) < 0)
         return -1;
-    if (c->role == ROLE_WORKER && records_channel(s, c->slot, err) < 0)
+    if (c->role == ROLE_WORKER && (records_channel(s, c->slot, err) < 0 || keeper_channel(s, c->slot, err) < 0))
         return -1;
     if (channel_pair(pair) < 0)
         return err_errno(err, "a channel to the %s", role_name(c->role));
@@ -212,9 +212,12 @@ child_start(struct child *c, struct err *err)
     c->starts++;
     if (c->role == ROLE_WORKER) {
         records_channel_given(s, c->slot);
+        keeper_channel_given(s, c->slot);
         shared_add(s->shared, COUNTER_WORKER_STARTS, 1);
     } else if (c->role == ROLE_RECORDER) {
         records_recorder_started(s);
+    } else if (c->role == ROLE_KEEPER) {
+        keeper_started(s);
     }
     return 0;
 }
@@ -285,8 +288,10 @@ on_end(struct child *c, int status)
     c->ready = false;
     channel_free(c->control);
     c->control = NULL;
-    if (c->role == ROLE_WORKER)
+    if (c->role == ROLE_WORKER) {
         shared_worker_gone(s->shared, c->slot);
+        keeper_channel_cut(s, c->slot);
+    }
     if (!c->wanted && c->role == ROLE_ADMIN && s->phase == PHASE_SERVING) {
         doors_follow(s); /* it was ended to come back with other sockets */
     } else if (c->wanted && c->replaced) {

@@ -26,10 +26,11 @@
 
 struct keeper;
 
+/* A worker's slot. The channel is that of the worker that runs there; the rate is the slot's, whoever runs there. */
 struct door {
     struct keeper *keeper;
     unsigned worker;
-    struct channel *channel;
+    struct channel *channel; /* NULL: that one has ended */
     int64_t tokens_ms, at_ms; /* bucket, in milliseconds of the rate: one leaf costs 1000 / RATE_PER_S */
     bool told;                /* that it asks too much; again when it has asked nothing for a while */
     bool told_odd;            /* that it says what no worker says: once, since one who is taken over would fill the log */
@@ -170,8 +171,8 @@ on_worker(void *owner, enum channel_event event, struct frame *frame)
 {
     struct door *d = owner;
     struct leaf_question q;
-    if (event == CHANNEL_CLOSED) { /* the supervisor holds the other end too, so it is gone */
-        loop_stop(d->keeper->loop);
+    if (event == CHANNEL_CLOSED) {
+        channel_free(steal(&d->channel));
         return;
     }
     if (event != CHANNEL_FRAME)
@@ -236,6 +237,21 @@ on_bundle(struct keeper *k, struct frame *frame)
     timer_start(k->loop, &k->forget_before, OLD_SNAPSHOT_MS, forget_before, k);
 }
 
+/* A worker that was started again, or started after this keeper. */
+static void
+on_new_channel(struct keeper *k, struct frame *frame)
+{
+    struct control_channel told;
+    memcpy(&told, frame->payload.ptr, sizeof told);
+    if (told.slot >= (unsigned)k->start.keeper_count)
+        return;
+    struct door *d = &k->doors[told.slot];
+    channel_free(d->channel);
+    d->channel = channel_new(k->loop, frame->fds[0], on_worker, d);
+    d->told_odd = false;
+    frame->fds[0] = -1;
+}
+
 static void
 on_control(void *owner, enum channel_event event, struct frame *frame)
 {
@@ -246,6 +262,8 @@ on_control(void *owner, enum channel_event event, struct frame *frame)
         return;
     if (frame->type == CONTROL_BUNDLE)
         on_bundle(k, frame);
+    else if (frame->type == CONTROL_CHANNEL)
+        on_new_channel(k, frame);
     else if (frame->type == CONTROL_STOP)
         loop_stop(k->loop);
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,14 +17,74 @@
 #define PROGRAM "sallyport-keeper"
 #define WARN_BEFORE_S (INT64_C(14) * 86400) /* time to hand a new CA to all sandboxes */
 
+/* ---- the channels of workers ---- */
+
 int
 keeper_channels_open(struct supervisor *s, struct err *err)
 {
-    for (size_t i = 0; i < s->worker_count; i++)
-        if (channel_pair(s->keeper_channels[i]) < 0)
-            return err_errno(err, "a channel to the keeper");
+    for (unsigned i = 0; i < s->worker_count; i++)
+        if (keeper_channel(s, i, err) < 0)
+            return -1;
     return 0;
 }
+
+int
+keeper_channel(struct supervisor *s, unsigned slot, struct err *err)
+{
+    struct keeper_channel *c = &s->keeper_channels[slot];
+    int pair[2];
+    if (c->worker >= 0)
+        return 0; /* a start that failed has not used it */
+    if (channel_pair(pair) < 0)
+        return err_errno(err, "a channel to the keeper");
+    if (c->keeper >= 0)
+        close(c->keeper);
+    *c = (struct keeper_channel){.worker = pair[0], .keeper = pair[1], .given = false};
+    return 0;
+}
+
+static void
+give(struct supervisor *s, unsigned slot)
+{
+    struct keeper_channel *c = &s->keeper_channels[slot];
+    struct child *to = child_of(s, ROLE_KEEPER);
+    struct control_channel told = {slot, channel_id(c->keeper)};
+    if (!c->given && to && to->control)
+        c->given = channel_send(to->control, CONTROL_CHANNEL, slice_of(&told, sizeof told), &c->keeper, 1);
+}
+
+void
+keeper_channel_given(struct supervisor *s, unsigned slot)
+{
+    struct keeper_channel *c = &s->keeper_channels[slot];
+    close(c->worker);
+    c->worker = -1;
+    give(s, slot);
+}
+
+/* Whoever else holds the worker's end by now holds nothing. */
+void
+keeper_channel_cut(struct supervisor *s, unsigned slot)
+{
+    shutdown(s->keeper_channels[slot].keeper, SHUT_RDWR);
+}
+
+void
+keeper_started(struct supervisor *s)
+{
+    for (size_t i = 0; i < s->worker_count; i++)
+        s->keeper_channels[i].given = true;
+}
+
+void
+keeper_check(struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->worker_count; i++)
+        if (s->keeper_channels[i].worker < 0)
+            give(s, i);
+}
+
+/* ---- the binary ---- */
 
 /* Beside this binary, or in the libexec folder beside its own. */
 static int
@@ -159,4 +220,10 @@ keeper_close(struct supervisor *s)
         mem_wipe(s->leaf_private, strlen(s->leaf_private));
     free(s->leaf_private);
     free(s->leaf_public);
+    for (size_t i = 0; i < s->worker_count; i++) {
+        if (s->keeper_channels[i].worker >= 0)
+            close(s->keeper_channels[i].worker);
+        if (s->keeper_channels[i].keeper >= 0)
+            close(s->keeper_channels[i].keeper);
+    }
 }

@@ -222,6 +222,7 @@ on_housekeeping(void *arg)
         return;
     watch_retry(s->watch);
     records_check(s);
+    keeper_check(s);
     cleanup_free char *own = own_addresses(&s->running.settings);
     if (strcmp(own, s->own) != 0)
         reload(s, "addresses of this host");
@@ -376,7 +377,7 @@ supervisor_run(const struct serve_options *options, struct err *err)
 {
     static struct supervisor s;
     s = (struct supervisor){.options = options, .failure = err, .running = {LOADED_NOTHING}, .record.fd = -1, .shared_fd = -1, .fold_fd = -1,
-                            .keeper_program = -1,
+                            .keeper_program = -1, .keeper_channels = {[0 ... SHARED_WORKERS_MAX - 1] = {-1, -1, false}},
                             .admin_socket = -1, .admin_tcp = -1, .uid = -1, .gid = -1};
     diag_set_role("supervisor");
     s.loop = loop_new();

@@ -21,7 +21,7 @@ static void
 on_channel(void *owner, enum channel_event event, struct frame *frame)
 {
     struct keeper_link *k = owner;
-    if (event == CHANNEL_CLOSED) { /* the supervisor is gone too: it holds both ends */
+    if (event == CHANNEL_CLOSED) { /* the supervisor is gone too: it holds the other end */
         channel_free(k->channel);
         k->channel = NULL;
         return;

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """What sandboxes and workers may have of the keeper: a share of its signatures each, and no channel that outlives its worker."""
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import ssl
+import struct
 import tempfile
 import time
 
@@ -11,7 +14,7 @@ from harness import netns
 netns.enter()
 from harness import cases, inner
 from harness import gate as gates
-from harness.cases import case, equal, expect
+from harness.cases import Skip, case, equal, expect
 from harness.dns import DnsStub
 from harness.origin import Origin
 from harness.pki import Authority
@@ -80,6 +83,55 @@ def one_who_floods_names_does_not_starve_others():
     expect(not [r for r in gate.records("decision", sandbox="neighbour") if r["decision"] != "allow"], "a neighbour was refused")
     time.sleep(1)
     equal(visit("later", "flooder"), 200, "a new host a while later")
+
+
+class Grabbed:
+    """A copy of a worker's channel to the keeper, as one that was taken could have passed on."""
+
+    def __init__(self, pid):
+        arguments = gate.command_line(pid).split()
+        libc = ctypes.CDLL(None, use_errno=True)
+        process = libc.syscall(434, pid, 0)  # pidfd_open
+        copy = libc.syscall(438, process, int(arguments[arguments.index("--leaves") + 1]), 0)  # pidfd_getfd
+        if copy < 0:
+            raise Skip(f"no descriptor of another process can be had here: {os.strerror(ctypes.get_errno())}")
+        os.close(process)
+        self.socket = socket.socket(fileno=copy)
+        self.socket.settimeout(5)
+
+    def ask(self, host):
+        """A question for a leaf under a policy that is nobody's: what comes back, or None when it is cut off."""
+        body = struct.pack(">IH32sBBH", 4711, 443, bytes(32), 4, len(host), 0) + b"none" + host.encode()
+        try:
+            self.socket.send(struct.pack("=HHI", 1, 0, len(body)) + body)
+            while data := self.socket.recv(65536):
+                if data[8:12] == struct.pack(">I", 4711):
+                    return data
+        except ConnectionError:
+            pass
+        return None
+
+
+@case
+def a_channel_ends_with_its_worker():
+    equal(visit("before", "one"), 200, "inspection works")
+    keeper = gate.children("keeper")
+    for pid in gate.children("worker"):
+        grabbed = Grabbed(pid)
+        gate.kill(pid, signal.SIGSTOP)  # it would read the answer itself
+        answer = grabbed.ask("www.wild.example")
+        expect(answer and answer[12] == 3, f"the copy speaks to the keeper: {answer}")
+        gate.kill(pid, signal.SIGKILL)
+        cases.eventually(lambda: len(set(gate.children("worker")) - {pid}) == 2, "the worker is started again", 10)
+        equal(grabbed.ask("www.wild.example"), None, "an answer on the channel of a worker that has ended")
+        grabbed.socket.close()
+    equal(gate.children("keeper"), keeper, "the keeper")
+    for n in range(20):
+        equal(visit(f"after{n}", "two"), 200, "a first visit through the workers that were started again")
+    gate.kill(keeper[0], signal.SIGKILL)
+    cases.eventually(lambda: gate.children("keeper") not in ([], keeper), "the keeper is started again", 10)
+    for n in range(20):
+        equal(visit(f"again{n}", "three"), 200, "a first visit after the keeper was started again")
 
 
 @case

@@ -1,5 +1,6 @@
 /* The keeper: its frames as bytes, what a policy lets it mint, the worker's link to it, and the whole process against workers
  * that lie, ask for what their policy does not inspect, or ask too much. */
+#include <errno.h>
 #include <fcntl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include "sallyport/base/encoding.h"
 #include "sallyport/policy/inspect.h"
 #include "sallyport/process/bundle.h"
+#include "sallyport/process/control.h"
 #include "sallyport/process/role.h"
 #include "sallyport/proxy/keeperlink.h"
 #include "sallyport/tls/leafwire.h"
@@ -275,7 +277,7 @@ struct stage {
     char *ca_pem, *ca_key, *leaf_private, *leaf_public, *jwks, *key_pem, *jwk;
     EVP_PKEY *leaf_key;
     int control, shared, ca_fd;
-    int workers[2], ends[2];
+    int workers[2], ends[2], kept;
     pid_t pid;
     char digest[SHA256_HEX_SIZE], other_digest[SHA256_HEX_SIZE];
     char frame[CHANNEL_FRAME_MAX + 64];
@@ -621,6 +623,69 @@ TEST(what_is_no_question_gets_no_answer)
     transmit(s.workers[0], LEAF_FRAME_ANSWER, "\0\0\0\1\1x", 6);
     transmit(s.workers[0], 4711, "x", 1);
     CHECK(try(&s, "main", s.digest, "www.example.com", 443, "") == LEAF_STATUS_MINTED);
+    stop(&s);
+    end(&s);
+}
+
+/* As the supervisor does when a worker is started again. */
+static void
+renew_channel(struct stage *s, int worker, bool told_first)
+{
+    int pair[2];
+    struct pollfd p = {s->control, POLLOUT, 0};
+    CHECK(channel_pair(pair) == 0);
+    if (!told_first)
+        shutdown(s->ends[worker], SHUT_RDWR);
+    close(s->ends[worker]);
+    s->ends[worker] = pair[1];
+    struct { struct wire_head head; struct control_channel told; } frame = {{CONTROL_CHANNEL, 1, sizeof frame.told}, {(uint64_t)worker, channel_id(pair[1])}};
+    union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } space = {{0}};
+    struct iovec iov = {&frame, sizeof frame};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space.bytes, .msg_controllen = sizeof space.bytes};
+    *CMSG_FIRSTHDR(&m) = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &pair[1], sizeof(int));
+    poll(&p, 1, 5000);
+    CHECK(sendmsg(s->control, &m, MSG_NOSIGNAL) == (ssize_t)sizeof frame);
+    s->kept = s->workers[worker]; /* what a worker that was taken might have passed on */
+    s->workers[worker] = pair[0];
+}
+
+TEST(a_worker_that_is_started_again_has_a_channel_of_its_own)
+{
+    struct stage s;
+    begin(&s);
+    start(&s, sealed(&s, false, true));
+    await_ready(&s);
+    for (int round = 0; round < 2; round++) {
+        CHECK(try(&s, "main", s.digest, "www.example.com", 443, "") == LEAF_STATUS_MINTED);
+        renew_channel(&s, 0, round == 1);
+        CHECK(try(&s, "main", s.digest, "api.example.com", 443, "") == LEAF_STATUS_MINTED);
+        char byte;
+        CHECK(recv(s.kept, &byte, 1, MSG_DONTWAIT) == 0 && send(s.kept, &byte, 1, MSG_NOSIGNAL) < 0 && errno == EPIPE);
+        close(s.kept);
+    }
+    ask_as(&s, 1, 7, "main", s.digest, "www.example.com", 443, "");
+    CHECK(answered(&s, 1, 7, "www.example.com") == LEAF_STATUS_MINTED);
+    stop(&s);
+    end(&s);
+}
+
+TEST(a_new_channel_brings_no_new_rate)
+{
+    struct stage s;
+    enum leaf_status status = LEAF_STATUS_NONE;
+    begin(&s);
+    start(&s, sealed(&s, false, true));
+    await_ready(&s);
+    for (int i = 0; i < 5000 && status != LEAF_STATUS_BUSY; i++)
+        status = try(&s, "main", s.digest, "bank.example.com", 443, "");
+    CHECK(status == LEAF_STATUS_BUSY);
+    renew_channel(&s, 0, false);
+    unsigned judged = 0;
+    for (int i = 0; i < 500; i++)
+        judged += try(&s, "main", s.digest, "bank.example.com", 443, "") != LEAF_STATUS_BUSY;
+    CHECK_THAT(judged < 400, "%u", judged);
+    close(s.kept);
     stop(&s);
     end(&s);
 }

@@ -22,7 +22,7 @@ enum control {
     CONTROL_WANT_FILE, /* recorder: a fresh record file; struct control_want_file */
     CONTROL_FILE,     /* supervisor -> recorder: here it is (one descriptor), or none is to be had */
     CONTROL_STATE,    /* supervisor -> admin: struct control_state */
-    CONTROL_CHANNEL,  /* supervisor -> recorder: the channel of a worker that starts (one descriptor); struct control_channel */
+    CONTROL_CHANNEL,  /* supervisor -> recorder, keeper: the channel of a worker that starts (one descriptor); struct control_channel */
     CONTROL_CHANNEL_TAKEN, /* recorder: it is taken up, and what the one before held is written; struct control_channel */
     CONTROL_CHANNEL_ENDED, /* recorder: this one is over, so its worker is to end; struct control_channel */
 };

@@ -60,6 +60,14 @@ struct record_channel {
     bool given;          /* the running recorder has `recorder` */
 };
 
+/* Likewise each start of a worker has a channel to the keeper of its own, and what passes it on passes on nothing: it is cut when
+ * the worker has ended. */
+struct keeper_channel {
+    int worker;          /* the end for the worker that starts next; -1: it has been given */
+    int keeper;
+    bool given;          /* the running keeper has `keeper` */
+};
+
 enum phase { PHASE_STARTING = 0, PHASE_SERVING, PHASE_DRAINING, PHASE_STOPPING, PHASE_LAST /* recorder and admin end */ };
 
 struct supervisor {
@@ -75,7 +83,7 @@ struct supervisor {
     struct sockets sockets;
     struct record_file record;
     struct record_channel record_channels[SHARED_WORKERS_MAX];
-    int keeper_channels[SHARED_WORKERS_MAX][2]; /* worker's end, keeper's end; likewise */
+    struct keeper_channel keeper_channels[SHARED_WORKERS_MAX];
     int keeper_program;      /* its binary; -1: not looked for yet */
     char *leaf_private, *leaf_public; /* the run's leaf key (PEM); NULL before inspection is first switched on */
     int shared_fd, fold_fd;
@@ -126,6 +134,11 @@ void doors_follow(struct supervisor *s);
 
 /* keepers.c */
 int keeper_channels_open(struct supervisor *s, struct err *err);
+int keeper_channel(struct supervisor *s, unsigned slot, struct err *err); /* a worker is about to start */
+void keeper_channel_given(struct supervisor *s, unsigned slot);           /* and has */
+void keeper_channel_cut(struct supervisor *s, unsigned slot);             /* and has ended */
+void keeper_started(struct supervisor *s);                                /* with all ends */
+void keeper_check(struct supervisor *s);                                  /* now and then: what could not be handed in before */
 int keeper_open(struct supervisor *s, struct loaded *l, struct err *err); /* what a keeper and its workers need; nothing when inspection is off */
 void keeper_follow(struct supervisor *s, const struct loaded *before);    /* starts, replaces or ends it */
 void keeper_watch(struct supervisor *s);
