@@ -13,7 +13,8 @@ import tarfile
 import tempfile
 import zipfile
 
-from harness import netns
+from harness import clients, netns
+clients.fetch_node()
 netns.enter()
 from harness import cases, sandbox
 from harness import gate as gates
@@ -42,6 +43,14 @@ def tool(name):
         raise Skip(f"{name} is not installed")
     if not os.path.realpath(path).startswith("/usr/"):
         raise Skip(f"{name} is not below /usr")
+    return path
+
+
+def shown(name, program):
+    """A program of the tests' own, where every sandbox may read it."""
+    path = os.path.join(SHOWN, name)
+    if not os.path.exists(path):
+        shutil.copy(program, path)
     return path
 
 
@@ -157,15 +166,24 @@ FETCH = "fetch(process.argv[1]).then(async r => { console.log(r.status, await r.
 
 @in_each_mode
 def node_fetch(mode, caller):
-    program = tool("node")
-    version = subprocess.run([program, "-p", "process.versions.node"], stdout=subprocess.PIPE, text=True).stdout.strip()
-    major, minor = (int(x) for x in version.split(".")[:2])
-    if mode == "variables" and ((major, minor) < (22, 21) or (major == 24 and minor < 5) or major == 23):
-        raise Skip(f"Node {version} does not know NODE_USE_ENV_PROXY")
+    program = tool("node") if mode == "transparent" else shown("node", clients.node())
     for scheme in ("http", "https"):
         equal(caller.run(program, "-e", FETCH, f"{scheme}://www.shop.example/index.html").strip(), "200 hello from the origin", scheme)
         caller.nothing_went_around()
         caller.run(program, "-e", FETCH, f"{scheme}://{DENIED}/", status=1)
+        caller.denied()
+
+
+@in_each_mode
+def go_net_http(mode, caller):
+    program = shown("goclient", clients.go())
+    for options in ([], ["-h2"]):
+        for scheme in ("http", "https"):
+            equal(json.loads(caller.run(program, "get", *options, f"{scheme}://www.shop.example/index.html"))["body"], "hello from the origin\n", scheme)
+            caller.allowed("www.shop.example", scheme)
+            caller.nothing_went_around()
+        error = json.loads(caller.run(program, "get", *options, f"https://{DENIED}/"))["error"]
+        expect("no such host" in error if mode == "transparent" else error.endswith(": Egress denied: host_not_allowed"), error)
         caller.denied()
 
 
