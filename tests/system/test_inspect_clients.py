@@ -495,17 +495,23 @@ s.onerror = () => fetch('/seen?failed');
 """
 
 
-@case
-def chromium_loads_a_page_with_a_websocket():
+def browser(*options):
+    """argv of a browser with a profile of its own that trusts the CA, by the listener that holds its token; and its home."""
     chromium, certutil = tool("chromium"), tool("certutil")
     home = os.path.join(FOLDER, "home")
     db = os.path.join(home, ".pki/nssdb")
-    os.makedirs(db)
-    run(certutil, "-N", "-d", "sql:" + db, "--empty-password")
-    run(certutil, "-A", "-d", "sql:" + db, "-n", "inspection", "-t", "C,,", "-i", ca())
-    argv = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+    if not os.path.isdir(db):
+        os.makedirs(db)
+        run(certutil, "-N", "-d", "sql:" + db, "--empty-password")
+        run(certutil, "-A", "-d", "sql:" + db, "-n", "inspection", "-t", "C,,", "-i", ca())
+    return [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions", "--metrics-recording-only", f"--user-data-dir={home}/data",
-            f"--proxy-server=http://127.0.0.1:{gate.held}", f"https://{WWW}/page.html"]
+            f"--proxy-server=http://127.0.0.1:{gate.held}", *options], home
+
+
+@case
+def chromium_loads_a_page_with_a_websocket():
+    argv, home = browser(f"https://{WWW}/page.html")
     with open(os.path.join(FOLDER, "chromium.log"), "w") as log:
         p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=netns.die_with_parent,
                              env={"PATH": os.environ["PATH"], "HOME": home})
@@ -521,6 +527,14 @@ def chromium_loads_a_page_with_a_websocket():
     equal(seen()[0], "/seen?echo%3Ahi&h2", "the message that came back, and the page's protocol")
     equal(inspected("browser", path="/ws")["decision"], "allow", "the WebSocket's record")
     cases.eventually(lambda: gate.records("close", sandbox="browser", status=101), "its end is recorded")
+
+
+@case
+def chromium_shows_why():
+    for url, sign in ((f"https://{READ}/private", '"reason":"path_not_allowed"'), ("https://www.denied.example/", "net::ERR_TUNNEL_CONNECTION_FAILED")):
+        argv, home = browser("--dump-dom", url)
+        out = run(*argv, env={"HOME": home}, status=None)
+        expect(sign in out, f"{url}: {out[-600:]}")
 
 
 @case
