@@ -95,7 +95,7 @@ def no_key_is_inside(c):
         config, path = recorded(c, "key-" + name, gates.merged(INSPECTING, more))
         out, _ = c.run("--quiet", *options, "--config", config, "--policy", c.policy, "--", "sh", "-c",
                        f"cat {named}/ca.key; curl -sS -m 20 https://allowed.example/; "
-                       "grep -rlI 'PRIVATE KEY' /etc /tmp /run /var /home /root /dev/shm 2>/dev/null; find / -name 'ca.key' -size +0 2>/dev/null; true")
+                       "grep -rlI 'PRIVATE KEY' /etc /tmp /run /var /home /root /dev/shm 2>/dev/null; find / -path /usr/share -prune -o -name 'ca.key' -size +0 -print 2>/dev/null; true")
         equal([l for l in out.splitlines() if l], ["ok"], f"{name}: an answer and no key")
         equal(len(records(path, entry="inspected")), 1, f"{name}: inspected")
     err = c.run("--workdir", named, "--config", config, "--policy", c.policy, "--", "true", status=2)[1]
