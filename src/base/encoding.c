@@ -124,6 +124,19 @@ base64_encode(struct slice in, char *out)
     return encode(std_digits, in, out, true);
 }
 
+size_t
+decimal_encode(uint64_t value, char out[DECIMAL_MAX])
+{
+    char digits[DECIMAL_MAX];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    memcpy(out, digits + at, sizeof digits - at);
+    return sizeof digits - at;
+}
+
 void
 hex_encode(const void *in, size_t len, char *out)
 {

@@ -154,6 +154,12 @@ logwriter_add(struct log_writer *w, struct slice draft, bool *ret_room)
     return *ret_room && chain_append(&w->chain, &w->pending, draft);
 }
 
+bool
+logwriter_add_sound(struct log_writer *w, struct slice draft)
+{
+    return buf_room(&w->pending) > RECORD_LINE_MAX + 1 && chain_append_sound(&w->chain, &w->pending, draft);
+}
+
 /* Part of a line went in: the file ends before it again. Only bytes that this process has just written are cut. */
 static bool
 cut_torn(struct log_writer *w)

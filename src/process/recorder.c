@@ -169,27 +169,23 @@ seen_before(struct recorder *r, struct slice draft)
     return map_get(r->tail, slice_of(digest, sizeof digest)) != NULL;
 }
 
-static bool
+static void
 take_item(struct recorder *r, struct slot *s, const struct record_item *item, bool compare)
 {
-    bool room = buf_room(&r->log.pending) > RECORD_LINE_MAX + 1;
-    if (!room)
-        return false;
     if (!record_item_is_true(item)) {
         complain(s, "something that is no record of its own; it was left out");
-        return true;
+        return;
     }
     if (compare && r->tail && seen_before(r, item->draft))
-        return true;
+        return;
     if (item->fold && !fold_note(r->fold, item->event, item->key, loop_wall_us(r->loop)))
-        return true;
-    if (!logwriter_add(&r->log, item->draft, &room) && room) {
-        complain(s, "something that is no record; it was left out");
-        return true;
+        return;
+    if (!logwriter_add_sound(&r->log, item->draft)) {
+        complain(s, "a record that is too long; it was left out");
+        return;
     }
     if (++r->since_checkpoint >= CHECKPOINT_RECORDS)
         add_checkpoint(r);
-    return true;
 }
 
 /* All of a batch or nothing of it, so that a number acknowledges it. The room is looked at first: a frame's lines are at most

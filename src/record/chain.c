@@ -4,8 +4,6 @@
  * the chain is refused here. Opens nothing. */
 #include "sallyport/record/chain.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "sallyport/base/encoding.h"
@@ -50,60 +48,74 @@ has_ts(struct slice s)
     return true;
 }
 
+#define IS(name, text) ((name).len == sizeof(text) - 1 && memcmp((name).ptr, text, sizeof(text) - 1) == 0)
+
 /* The chain's own member names; elsewhere in a line they would contradict it. */
 static bool
 is_chain_key(struct slice name)
 {
-    return slice_is(name, "\"ts\"") || slice_is(name, "\"seq\"") || slice_is(name, "\"prev\"") ||
-           slice_is(name, "\"hash\"");
+    return IS(name, "\"ts\"") || IS(name, "\"seq\"") || IS(name, "\"prev\"") || IS(name, "\"hash\"");
 }
 
-/* Past the closing quote of the string that opens at i, or 0. */
+/* What may stand in a run of characters inside a string, and between strings: there numbers, literals, commas and colons. Words
+ * that only a reader who lost count of the quotes would take for a member's name have letters that no literal has. Every byte
+ * of a log passes here. */
+enum { IN_TEXT = 1, IN_GAP = 2 };
+static const unsigned char runs[256] = {
+    [' '] = IN_TEXT | IN_GAP, ['!'] = IN_TEXT, ['#' ... '*'] = IN_TEXT, ['+' ... '.'] = IN_TEXT | IN_GAP, ['/'] = IN_TEXT,
+    ['0' ... ':'] = IN_TEXT | IN_GAP, [';' ... 'D'] = IN_TEXT, ['E'] = IN_TEXT | IN_GAP, ['F' ... '['] = IN_TEXT,
+    [']' ... '`'] = IN_TEXT, ['a'] = IN_TEXT | IN_GAP, ['b' ... 'd'] = IN_TEXT, ['e' ... 'f'] = IN_TEXT | IN_GAP,
+    ['g' ... 'k'] = IN_TEXT, ['l'] = IN_TEXT | IN_GAP, ['m'] = IN_TEXT, ['n'] = IN_TEXT | IN_GAP, ['o' ... 'q'] = IN_TEXT,
+    ['r' ... 'u'] = IN_TEXT | IN_GAP, ['v' ... '~'] = IN_TEXT,
+};
+
 static size_t
-skip_string(struct slice s, size_t i)
+skip_run(struct slice s, size_t i, unsigned char run)
 {
-    for (i++; i < s.len; i++) {
-        if (s.ptr[i] == '\\')
-            i++;
-        else if (s.ptr[i] == '"')
+    while (i < s.len && runs[(unsigned char)s.ptr[i]] & run)
+        i++;
+    return i;
+}
+
+static bool
+is_printable(char c)
+{
+    return c >= 0x20 && c <= 0x7e;
+}
+
+/* Past the closing quote of the string that opens at i, or 0: it has none, or holds what is not printable. */
+static size_t
+skip_string(struct slice s, size_t i, bool *ret_escaped)
+{
+    *ret_escaped = false;
+    for (i++; (i = skip_run(s, i, IN_TEXT)) < s.len; i += 2) {
+        if (s.ptr[i] == '"')
             return i + 1;
+        if (s.ptr[i] != '\\' || i + 1 == s.len || !is_printable(s.ptr[i + 1]))
+            return 0;
+        *ret_escaped = true;
     }
     return 0;
 }
 
-/* A name that is written with escapes, or stands apart from its colon, is another way to say one that is refused. */
-static bool
-name_is_fine(struct slice name, bool apart, bool *ret_is_event)
-{
-    *ret_is_event = slice_is(name, "\"event\"");
-    return !apart && !memchr(name.ptr, '\\', name.len) && !is_chain_key(name);
-}
-
-/* Past the string at i and, when it is a member's name, judged as one; 0: not fine. */
+/* Past the string at i and, when it is a member's name, judged as one; 0: not fine. A name that is written with escapes, or
+ * stands apart from its colon, is another way to say one that is refused. */
 static size_t
 pass_string(struct slice s, size_t i, unsigned *events)
 {
-    size_t end = skip_string(s, i), colon = end;
-    bool is_event;
+    bool escaped;
+    size_t end = skip_string(s, i, &escaped), colon = end;
     if (end == 0)
         return 0;
     while (colon < s.len && s.ptr[colon] == ' ')
         colon++;
     if (colon == s.len || s.ptr[colon] != ':')
         return end;
-    if (!name_is_fine(slice_of(s.ptr + i, end - i), colon != end, &is_event))
+    struct slice name = slice_of(s.ptr + i, end - i);
+    if (escaped || colon != end || is_chain_key(name))
         return 0;
-    *events += is_event;
+    *events += IS(name, "\"event\"");
     return end;
-}
-
-static bool
-is_printable(struct slice s)
-{
-    bool fine = true;
-    for (size_t i = 0; i < s.len; i++)
-        fine &= s.ptr[i] >= 0x20 && s.ptr[i] <= 0x7e;
-    return fine;
 }
 
 bool
@@ -111,33 +123,30 @@ chain_members_are_sound(struct slice members, unsigned *ret_events)
 {
     int depth = 0;
     *ret_events = 0;
-    if (!is_printable(members))
-        return false;
-    for (size_t i = 0; i < members.len;) {
+    for (size_t i = 0; (i = skip_run(members, i, IN_GAP)) < members.len;) {
         char c = members.ptr[i];
         if (c == '"') {
             if ((i = pass_string(members, i, ret_events)) == 0)
                 return false;
             continue;
         }
-        if (c == '{' || c == '[')
-            depth++;
-        else if ((c == '}' || c == ']') && --depth < 0)
+        bool opens = c == '{' || c == '[', closes = c == '}' || c == ']';
+        if ((!opens && !closes) || (closes && depth == 0))
             return false;
+        depth += opens ? 1 : -1;
         i++;
     }
     return depth == 0;
 }
 
 /* The time, then a comma: the number goes between the two, and must end there. */
-static bool
-is_draft(struct slice draft)
+bool
+chain_draft_is_sound(struct slice draft, unsigned *ret_events)
 {
-    unsigned events;
     return draft.len <= RECORD_LINE_MAX && has_ts(draft) && draft.len > RECORD_TS_LEN &&
            draft.ptr[RECORD_TS_LEN] == ',' &&
            chain_members_are_sound(slice_of(draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN),
-                                   &events);
+                                   ret_events);
 }
 
 /* Hash of the line as it reads without `,"hash":"…"`. */
@@ -152,11 +161,18 @@ line_hash(struct slice before_hash, char out[SHA256_HEX_SIZE])
 bool
 chain_append(struct chain *c, struct buf *out, struct slice draft)
 {
-    char seq[32], hash[SHA256_HEX_SIZE];
-    if (c->next_seq > SEQ_MAX || !is_draft(draft))
+    unsigned events;
+    return chain_draft_is_sound(draft, &events) && chain_append_sound(c, out, draft);
+}
+
+bool
+chain_append_sound(struct chain *c, struct buf *out, struct slice draft)
+{
+    char seq[DECIMAL_MAX], hash[SHA256_HEX_SIZE];
+    if (c->next_seq > SEQ_MAX)
         return false;
-    int seq_len = snprintf(seq, sizeof seq, SEQ_KEY "%" PRIu64, c->next_seq);
-    size_t len = 1 + draft.len + (size_t)seq_len + PREV_MEMBER_LEN + HASH_MEMBER_LEN + 1;
+    size_t seq_len = decimal_encode(c->next_seq, seq);
+    size_t len = 1 + draft.len + sizeof SEQ_KEY - 1 + seq_len + PREV_MEMBER_LEN + HASH_MEMBER_LEN + 1;
     if (len > RECORD_LINE_MAX)
         return false;
     char *line = buf_reserve(out, len + 1), *at = line;
@@ -164,7 +180,8 @@ chain_append(struct chain *c, struct buf *out, struct slice draft)
         return false;
     *at++ = '{';
     at = mempcpy(at, draft.ptr, RECORD_TS_LEN);
-    at = mempcpy(at, seq, (size_t)seq_len);
+    at = mempcpy(at, SEQ_KEY, sizeof SEQ_KEY - 1);
+    at = mempcpy(at, seq, seq_len);
     at = mempcpy(at, draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN);
     at = mempcpy(at, PREV_KEY, sizeof PREV_KEY - 1);
     at = mempcpy(at, c->prev, HEX_LEN);

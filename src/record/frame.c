@@ -95,11 +95,7 @@ bool
 record_item_is_true(const struct record_item *item)
 {
     unsigned in_draft, in_key;
-    struct slice draft = item->draft;
-    if (draft.len <= RECORD_TS_LEN || record_draft_event(draft) != item->event)
-        return false;
-    struct slice members = slice_of(draft.ptr + RECORD_TS_LEN, draft.len - RECORD_TS_LEN);
-    return chain_members_are_sound(members, &in_draft) && in_draft == 1 &&
+    return record_draft_event(item->draft) == item->event && chain_draft_is_sound(item->draft, &in_draft) && in_draft == 1 &&
            chain_members_are_sound(item->key, &in_key) && in_key == 0;
 }
 

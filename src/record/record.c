@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sallyport/base/clock.h"
+#include "sallyport/base/encoding.h"
 
 /* `{`, `,"seq":18446744073709551615`, prev, hash, `}` and newline are put around a draft by the
  * chain. */
@@ -44,13 +45,8 @@ put(struct writer *w, const char *bytes, size_t len)
 static void
 put_uint(struct writer *w, uint64_t value)
 {
-    char digits[20];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    put(w, digits + at, sizeof digits - at);
+    char digits[DECIMAL_MAX];
+    put(w, digits, decimal_encode(value, digits));
 }
 
 static void
@@ -61,11 +57,10 @@ put_int(struct writer *w, int64_t value)
     put_uint(w, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
-static bool
-is_plain(unsigned char c)
-{
-    return c >= 0x20 && c <= 0x7e && c != '"' && c != '\\';
-}
+/* What stands in a JSON string as it is. */
+static const bool plain[256] = {
+    [' '] = true, ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
+};
 
 static void
 put_escape(struct writer *w, unsigned char c)
@@ -84,17 +79,14 @@ put_escape(struct writer *w, unsigned char c)
 static bool
 put_escaped(struct writer *w, struct slice s)
 {
-    size_t len = s.len < w->field_max ? s.len : w->field_max, from = 0;
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)s.ptr[i];
-        if (is_plain(c))
-            continue;
+    size_t len = s.len < w->field_max ? s.len : w->field_max;
+    for (size_t from = 0, i = 0; from < len; from = ++i) {
+        while (i < len && plain[(unsigned char)s.ptr[i]])
+            i++;
         put(w, s.ptr + from, i - from);
-        put_escape(w, c);
-        from = i + 1;
+        if (i < len)
+            put_escape(w, (unsigned char)s.ptr[i]);
     }
-    if (len > from)
-        put(w, s.ptr + from, len - from);
     return len < s.len;
 }
 
@@ -444,7 +436,7 @@ event_of(struct slice rest)
     at += key_len;
     struct slice behind,
         name = slice_split(slice_of(at, rest.len - (size_t)(at - rest.ptr)), '"', &behind);
-    for (unsigned e = RECORD_NONE + 1; e < EVENT_COUNT; e++) {
+    for (unsigned e = RECORD_NONE + 1; behind.ptr && e < EVENT_COUNT; e++) {
         if (slice_is(name, event_texts[e]))
             return (enum record_event)e;
     }

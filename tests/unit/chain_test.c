@@ -176,6 +176,77 @@ TEST(drafts_that_could_break_the_chain_are_refused)
     buf_done(&b);
 }
 
+/* The rule of chain_members_are_sound, read slowly: a character after the other, and nothing clever. */
+static bool
+is_sound_read_slowly(const char *s, size_t len, unsigned *ret_events)
+{
+    int depth = 0;
+    *ret_events = 0;
+    for (size_t i = 0; i < len; i++)
+        if (s[i] < 0x20 || s[i] > 0x7e)
+            return false;
+    for (size_t i = 0; i < len; i++) {
+        depth += s[i] == '{' || s[i] == '[';
+        depth -= s[i] == '}' || s[i] == ']';
+        if (depth < 0)
+            return false;
+        if (!strchr("{}[]\"+-.0123456789,: Eaeflnrstu", s[i]))
+            return false;
+        if (s[i] != '"')
+            continue;
+        size_t begin = i + 1, colon;
+        bool escaped = false;
+        for (i++; i < len && s[i] != '"'; i++)
+            if (s[i] == '\\') {
+                escaped = true;
+                i++;
+            }
+        if (i >= len)
+            return false;
+        for (colon = i + 1; colon < len && s[colon] == ' '; colon++)
+            ;
+        if (colon == len || s[colon] != ':')
+            continue;
+        char name[16] = "";
+        if (i - begin < sizeof name)
+            memcpy(name, s + begin, i - begin);
+        if (escaped || colon != i + 1 || !strcmp(name, "ts") || !strcmp(name, "seq") || !strcmp(name, "prev") || !strcmp(name, "hash"))
+            return false;
+        *ret_events += !strcmp(name, "event");
+    }
+    return depth == 0;
+}
+
+TEST(members_are_judged_as_the_rule_reads)
+{
+    static const char *const pieces[] = {
+        "\"", "\"", "\"", "\\", ":", ":", " ", ",", "{", "}", "[", "]", "\"ts\":", "\"seq\":", "\"prev\":", "\"hash\":", "\"event\":", "\"events\":",
+        "\"even\":", ",\"host\":\"", "\"t\\u0073\":", "true", "null", "2026", "event", "false", "-1.5e+3", "x", "\\\"", "\\\\", "\x7f", "\x1f", "\xc3", "\n",
+    };
+    uint64_t state = 41;
+    unsigned sound = 0, events, expected;
+    for (int n = 0; n < 300000; n++) {
+        char text[256];
+        size_t len = 0;
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        /* Most without the last four, which spoil any text. */
+        size_t kinds = sizeof pieces / sizeof pieces[0] - ((state >> 40) % 8 ? 4 : 0);
+        for (unsigned left = 1 + (unsigned)(state >> 33) % 12; left > 0; left--) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            const char *piece = pieces[(state >> 33) % kinds];
+            memcpy(text + len, piece, strlen(piece));
+            len += strlen(piece);
+        }
+        char *exact = mem_alloc(len); /* so that a look behind the end is seen */
+        memcpy(exact, text, len);
+        bool fine = is_sound_read_slowly(exact, len, &expected);
+        CHECK_THAT(chain_members_are_sound(slice_of(exact, len), &events) == fine && (!fine || events == expected), "%.*s", (int)len, text);
+        sound += fine;
+        free(exact);
+    }
+    CHECK(sound > 10000);
+}
+
 TEST(an_intact_log)
 {
     struct log l;

@@ -89,6 +89,17 @@ TEST(hex_is_lower_case_and_exact)
     CHECK(!hex_decode(slice_str("0g00"), out, 2));
 }
 
+TEST(decimals)
+{
+    static const uint64_t values[] = {0, 9, 10, 4294967296u, UINT64_MAX - 1, UINT64_MAX};
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        char text[DECIMAL_MAX + 1], expected[32];
+        text[decimal_encode(values[i], text)] = '\0';
+        snprintf(expected, sizeof expected, "%llu", (unsigned long long)values[i]);
+        CHECK_STR(text, expected);
+    }
+}
+
 TEST(json_strings_are_printable)
 {
     struct buf b;

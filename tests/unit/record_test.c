@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 
+#include "sallyport/base/digest.h"
 #include "sallyport/base/json.h"
 #include "sallyport/record/record.h"
 
@@ -348,6 +349,58 @@ TEST(fold_keys)
     r.client = T("10.0.0.8:2");
     fold_key(&r, other, sizeof other);
     CHECK_STR(key, other);
+}
+
+/* Numbers that are the same on every machine (Knuth's MMIX). */
+static unsigned
+next_number(uint64_t *state, unsigned below)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)(*state >> 33) % below;
+}
+
+static struct slice
+hostile_text(uint64_t *state, char *store, size_t size)
+{
+    static const char sharp[] = "\"\\{}[]:,\0\x7f\x80\xff\n\r\t\x1f e";
+    size_t len = next_number(state, 20) == 0 ? next_number(state, (unsigned)size) : next_number(state, 24);
+    for (size_t i = 0; i < len; i++)
+        store[i] = next_number(state, 3) == 0 ? sharp[next_number(state, sizeof sharp)] : (char)next_number(state, 256);
+    return next_number(state, 8) == 0 ? slice_of(NULL, 0) : slice_of(store, len);
+}
+
+/* Ten thousand records of hostile texts come out byte for byte as they did when this digest was taken: the log's readers, the
+ * chain and the recorder's judgement of drafts hang on every one of them. */
+TEST(hostile_records_come_out_as_ever)
+{
+    static char store[20][3000];
+    static const enum reason reasons[] = {REASON_UNDECIDED, REASON_OK, REASON_HOST_NOT_ALLOWED};
+    uint64_t state = 20261121;
+    struct addr addresses[3];
+    struct buf all;
+    char digest[SHA256_HEX_SIZE];
+    buf_init(&all, 64u << 20);
+    CHECK(addr_parse(T("192.0.2.7"), &addresses[0]) && addr_parse(T("2001:db8::1"), &addresses[1]) && addr_parse(T("::"), &addresses[2]));
+    for (int n = 0; n < 10000; n++) {
+        struct slice t[20];
+        for (size_t i = 0; i < 20; i++)
+            t[i] = hostile_text(&state, store[i], sizeof store[i]);
+        struct record r = {
+            .event = (enum record_event)(1 + next_number(&state, RECORD_CHECKPOINT)), .wall_us = (int64_t)next_number(&state, 1u << 31) * 1000003,
+            .id = t[0], .parent = t[1], .sandbox = t[2], .session = t[3], .org = t[4], .jti = t[5], .policy = t[6], .policy_sha256 = t[7],
+            .client = t[8], .listener = t[9], .entry = t[10], .method = t[11], .scheme = t[12], .host = t[13], .path = t[14],
+            .port = (uint16_t)next_number(&state, 65536), .allow = next_number(&state, 2), .has_decision = next_number(&state, 2),
+            .would_deny = next_number(&state, 2), .reason = reasons[next_number(&state, 3)], .rule = t[15], .source = t[16],
+            .addresses = addresses, .address_count = next_number(&state, 4), .inspect = next_number(&state, 2), .address = t[17],
+            .sni = t[18], .cause = t[19], .status = (uint16_t)next_number(&state, 600), .bytes_up = (uint64_t)next_number(&state, 1u << 31) << next_number(&state, 33),
+            .bytes_down = next_number(&state, 1u << 31), .duration_ms = (int64_t)next_number(&state, 1u << 31) - 1000,
+        };
+        CHECK(record_draft(&all, RECORD_JSONL, &r));
+        CHECK(record_fold_key(&all, &r));
+    }
+    sha256_hex(buf_slice(&all), digest);
+    CHECK_STR(digest, "093822ed0b1bb12e4d58c5666a5876e3011bcfd9058f0150173a00f195972f58");
+    buf_done(&all);
 }
 
 TEST(events_are_read_back)

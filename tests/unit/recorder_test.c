@@ -118,6 +118,11 @@ TEST(an_item_is_of_the_event_that_it_says)
         {RECORD_DECISION, "\"a\":1}", TS ",\"event\":\"decision\"", false},
         {RECORD_DECISION, "\"seq\":1", TS ",\"event\":\"decision\"", false},
         {RECORD_DECISION, "\"host\":\"h", TS ",\"event\":\"decision\"", false},
+        /* For whoever counts quotes the event is another one, or none. */
+        {RECORD_DECISION, "", TS ",\"a\":\"2,\"unmapped\":{\"event\":\"decision\",\"event\":\"checkpoint\"", false},
+        {RECORD_DECISION, "", TS ",\"a\":-\"event\":\"2,\"unmapped\":{\"event\":\"decision", false},
+        {RECORD_DECISION, "", TS ",\"a\":true,\"b\":null,\"c\":[-1.5e+3,false],\"unmapped\":{\"event\":\"decision\"}", true},
+        {RECORD_DECISION, "", TS ",\"event\":\"decision\",\"a\":undefined", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct record_item item = {.event = cases[i].event, .key = slice_str(cases[i].key), .draft = slice_str(cases[i].draft)};

@@ -15,6 +15,8 @@ size_t base64url_encode(struct slice in, char *out); /* out: (len + 2) / 3 * 4 +
 /* Standard base64 (RFC 4648 section 4); `=` padding must be right or absent altogether; no white space. */
 bool base64_decode(struct slice in, unsigned char *out, size_t *ret_len);
 size_t base64_encode(struct slice in, char *out);
+#define DECIMAL_MAX 20 /* digits of a uint64_t */
+size_t decimal_encode(uint64_t value, char out[DECIMAL_MAX]); /* no NUL; returns the length */
 void hex_encode(const void *in, size_t len, char *out); /* lower case, 2 * len + 1 bytes */
 bool hex_decode(struct slice in, unsigned char *out, size_t out_len); /* lower case only, exactly 2 * out_len digits */
 

@@ -35,6 +35,7 @@ int logwriter_open(struct log_writer *w, int fd, int before, struct err *err);
 void logwriter_switch(struct log_writer *w, int fd);
 /* Appends a draft to what is pending. False: the draft is none, or no room is left (ret_room says which). */
 bool logwriter_add(struct log_writer *w, struct slice draft, bool *ret_room);
+bool logwriter_add_sound(struct log_writer *w, struct slice draft); /* one that chain_draft_is_sound has passed */
 /* Writes what is pending. False: failing, with errno of the reason; it stays pending. */
 bool logwriter_flush(struct log_writer *w);
 bool logwriter_sync(struct log_writer *w);

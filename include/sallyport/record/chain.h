@@ -15,12 +15,16 @@ struct chain {
 };
 
 void chain_init(struct chain *c);
-/* Printable, strings closed, brackets closed and never below their own level, and no member that is the chain's (in any
- * spelling): what may stand inside a line. That it is JSON in every detail is its author's business. ret_events: how many
+/* Printable, strings closed, nothing between them but what JSON has there, brackets closed and never below their own level, and
+ * no member that is the chain's (in any spelling): what may stand inside a line. That it is JSON in every detail is its author's business. ret_events: how many
  * members are named "event". */
 bool chain_members_are_sound(struct slice members, unsigned *ret_events);
-/* Completes a draft to a line with newline: `{"ts":…,"seq":N,…,"prev":"…","hash":"…"}`. Advances the chain. */
+/* A whole draft: a time to the letter, a comma, and sound members. */
+bool chain_draft_is_sound(struct slice draft, unsigned *ret_events);
+/* Completes a draft to a line with newline: `{"ts":…,"seq":N,…,"prev":"…","hash":"…"}`. Advances the chain. False: it is not
+ * sound, or its line would be too long. */
 bool chain_append(struct chain *c, struct buf *out, struct slice draft);
+bool chain_append_sound(struct chain *c, struct buf *out, struct slice draft); /* one that chain_draft_is_sound has passed */
 
 /* Verification, line by line (without newline). */
 enum chain_fault { CHAIN_OK = 0, CHAIN_NOT_A_RECORD, CHAIN_HASH, CHAIN_PREV, CHAIN_SEQ, CHAIN_CHECKPOINT };

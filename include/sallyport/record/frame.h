@@ -42,12 +42,12 @@ struct record_ack { uint64_t epoch, number; };
 bool record_batch_begin(struct buf *out, const struct record_batch *batch);
 bool record_batch_add(struct buf *out, const struct record_item *item);
 size_t record_item_size(const struct record_item *item);
-/* The whole frame is well-formed and holds events that a worker may report. The drafts' own bytes are chain_append's to judge. */
+/* The whole frame is well-formed and holds events that a worker may report. The drafts' own bytes are record_item_is_true's to judge. */
 bool record_batch_check(struct slice frame, struct record_batch *ret, struct slice *ret_items);
 /* Takes the next item from the front of items that record_batch_check passed; false at the end. */
 bool record_item_next(struct slice *items, struct record_item *ret);
-/* Is the draft one record, sound, of the event that the item names and of no other, and the key sound too? What is not may be
- * a claim to be somebody else's record (a stop, a checkpoint) and is left out. */
+/* Is the draft one record, sound (as chain_append_sound asks), of the event that the item names and of no other, and the key
+ * sound too? What is not may be a claim to be somebody else's record (a stop, a checkpoint) and is left out. */
 bool record_item_is_true(const struct record_item *item);
 /* The draft inside a finished line (less seq, prev and hash): what a recorder that restarts knows duplicates by. False: no
  * finished line. The parts follow each other in the draft. */
