@@ -216,7 +216,9 @@ sentence(const struct check *c, const struct answer *a)
     if (v->would_deny)
         return mem_printf("let through by report mode; enforced, it would be %s", reason_text(v->would_reason));
     const char *how = v->action == ACTION_INSPECT ? ", each request inside is judged" : a->tunnel && a->method.ptr && !a->seen_inside ? ", as a tunnel: method and path are not seen" : "";
-    return mem_printf("allowed by %s (%s)%s", v->rule, source, how);
+    if (v->body_max != BODY_ANY_LENGTH && v->body_max)
+        return mem_printf("allowed by %s (%s)%s, with at most %llu bytes of content", v->rule, source, how, (unsigned long long)v->body_max);
+    return mem_printf("allowed by %s (%s)%s%s", v->rule, source, how, v->body_max ? "" : ", without content");
 }
 
 static json_t *

@@ -19,7 +19,7 @@ struct judging {
     bool tunnel;
     bool default_port;
     const char *special;       /* why only exact entries count, or NULL */
-    bool missed_method, missed_path, port_closed; /* what an allowing entry fell short of */
+    bool missed_method, missed_path, too_large, port_closed; /* what an allowing entry fell short of */
     const struct rule *maybe_allow, *maybe_deny;  /* the first rule that cannot tell, before anything certain */
     bool path_read, path_good;
     struct slice path;         /* normalised */
@@ -82,6 +82,8 @@ settle_rule(struct verdict *v, enum action action, enum reason reason, const str
 static enum reason
 refusal(const struct judging *j, bool by_default)
 {
+    if (j->too_large)
+        return REASON_BODY_TOO_LARGE;
     if (j->missed_method)
         return REASON_METHOD_NOT_ALLOWED;
     if (j->missed_path)
@@ -262,10 +264,24 @@ in_servers(struct judging *j, struct verdict *v)
     return false;
 }
 
+/* "read": a request that is seen must be one that reads. In a tunnel both look the same. */
 static bool
-is_reading(struct slice method)
+may_use_registry(struct judging *j, struct verdict *v, size_t *manager)
 {
-    return slice_is(method, "GET") || slice_is(method, "HEAD") || slice_is(method, "OPTIONS");
+    struct read_answer answer;
+    if (j->p->managers_write || !j->q->method.ptr)
+        return true;
+    registries_ask(j->p->context->registries, &j->p->managers, &j->key, j->q, manager, &answer);
+    if (answer.allowed) {
+        v->body_max = j->p->report ? BODY_ANY_LENGTH : answer.body_max;
+        return true;
+    }
+    /* A known method on an unknown path misses the path; anything else is a method that is not for reading here. */
+    bool path = !answer.knows_path && answer.knows_method;
+    j->too_large |= answer.too_large;
+    j->missed_path |= path;
+    j->missed_method |= !path;
+    return false;
 }
 
 static bool
@@ -276,12 +292,8 @@ in_registries(struct judging *j, struct verdict *v)
     enum hosts_result found = registries_match(r, &j->p->managers, &j->key, j->q->target->port, &manager);
 
     j->port_closed |= found == HOSTS_PORT_CLOSED;
-    if (found != HOSTS_MATCH)
+    if (found != HOSTS_MATCH || !may_use_registry(j, v, &manager))
         return false;
-    if (!j->p->managers_write && j->q->method.ptr && !is_reading(j->q->method)) {
-        j->missed_method = true;
-        return false;
-    }
     settle(v, ACTION_ALLOW, REASON_OK, SOURCE_REGISTRIES, "package_managers.%s", registries_name(r, manager));
     return true;
 }
@@ -424,7 +436,7 @@ static bool
 is_softened_by_report(enum reason r)
 {
     return r == REASON_HOST_NOT_ALLOWED || r == REASON_PORT_NOT_ALLOWED || r == REASON_METHOD_NOT_ALLOWED ||
-           r == REASON_PATH_NOT_ALLOWED;
+           r == REASON_PATH_NOT_ALLOWED || r == REASON_BODY_TOO_LARGE;
 }
 
 void
@@ -434,6 +446,7 @@ policy_decide(const struct policy *policy, const struct question *question, stru
     struct judging j = {.p = policy, .q = question};
 
     memset(ret, 0, sizeof *ret);
+    ret->body_max = BODY_ANY_LENGTH;
     host_key_init(&j.key, &t->host);
     j.tunnel = t->scheme == SCHEME_NONE;
     j.scheme = j.tunnel ? context_tunnel_scheme(policy->context, t->port) : t->scheme;

@@ -9,6 +9,7 @@
 
 #include "sallyport/base/mem.h"
 #include "sallyport/policy/guard.h"
+#include "sallyport/policy/inspect.h"
 #include "sallyport/policy/model.h"
 
 struct linting {
@@ -223,6 +224,46 @@ lint_privates(struct linting *l)
     }
 }
 
+struct unseen {
+    const struct policy *p;
+    size_t hosts, unseen;
+    char first[ENTRY_TEXT_SIZE];
+};
+
+static void
+note_unseen(void *ctx, const struct host_entry *e, bool plain_http)
+{
+    struct unseen *u = ctx;
+    (void)plain_http;
+    u->hosts++;
+    if (e->suffix || policy_inspects(u->p, &e->host, 443, false))
+        return;
+    if (u->unseen++ == 0)
+        host_entry_format(e, u->first);
+}
+
+/* "read" holds where requests are seen; what of it is not? */
+static void
+lint_registries(struct linting *l)
+{
+    const struct policy *p = l->p;
+    struct unseen u = {.p = p};
+    if (!p->managers_on || p->managers_write)
+        return;
+    if (p->inspect == INSPECT_OFF) {
+        note(l, LINT_NOTE, "not-inspected", "package_access", "reading and publishing look the same in a tunnel; without inspection both are open");
+        return;
+    }
+    for (size_t i = 0; i < registries_count(p->context->registries); i++) {
+        if (manager_set_has(&p->managers, i))
+            registries_each(p->context->registries, i, note_unseen, &u);
+    }
+    if (u.unseen)
+        note(l, LINT_NOTE, "not-inspected", "package_access",
+             "reading and publishing look the same in a tunnel: both are open for %zu of %zu entries, the first is %s; name them in inspect.hosts",
+             u.unseen, u.hosts, u.first);
+}
+
 static void
 lint_networking(struct linting *l)
 {
@@ -237,8 +278,7 @@ lint_networking(struct linting *l)
         note(l, LINT_NOTE, "all-managers", "networking.allow_package_managers", "opens the hosts of all package managers; name those that are needed in package_managers");
     if (!p->managers_on && p->managers_named)
         note(l, LINT_NOTE, "unused", "package_managers", "has no effect: networking.allow_package_managers is not true");
-    if (p->managers_on && p->inspect == INSPECT_OFF)
-        note(l, LINT_NOTE, "not-inspected", "package_access", "reading and publishing look the same in a tunnel; without inspection both are open");
+    lint_registries(l);
     if (p->report)
         note(l, LINT_WARNING, "report-mode", "mode", "refuses nothing: what the lists would deny is let through and recorded");
     bool opens = hosts_count(p->allowed) > 0 || p->unrestricted || p->to_parent || (p->mcp_on && p->server_count > 0) || p->managers_on;

@@ -130,16 +130,89 @@ resolve(char *text, size_t len, size_t *ret_len)
     return true;
 }
 
+/* The path alone, when it is one. */
+static bool
+take_path(struct slice *path)
+{
+    struct slice query;
+    *path = slice_split(*path, '?', &query);
+    return path->len > 0 && path->ptr[0] == '/' && !slice_has_byte(*path, '#');
+}
+
 bool
 path_normalise(struct slice path, char *out, size_t *ret_len)
 {
-    struct slice query;
     size_t len;
-
-    path = slice_split(path, '?', &query);
-    if (path.len == 0 || path.ptr[0] != '/' || slice_has_byte(path, '#'))
+    if (!take_path(&path) || !decode(path, out, &len) || !resolve(out, len, &len))
         return false;
-    if (!decode(path, out, &len) || !resolve(out, len, &len))
+    out[len] = '\0';
+    *ret_len = len;
+    return true;
+}
+
+/* ---- escaped slashes that stay ---- */
+
+static bool
+is_escaped_slash(const char *p, const char *end)
+{
+    return is_escape(p, end) && hex_value(p[1]) == 2 && hex_value(p[2]) == 15;
+}
+
+/* Splits at slashes of either kind. True when every piece is an ordinary segment, so that both readings of an escaped slash
+ * name what stands there; the last piece may be empty behind a raw slash. */
+static bool
+has_plain_pieces(struct slice path)
+{
+    const char *p = path.ptr + 1, *end = path.ptr + path.len;
+    for (;;) {
+        const char *start = p;
+        while (p < end && *p != '/' && !is_escaped_slash(p, end))
+            p++;
+        struct slice piece = slice_of(start, (size_t)(p - start));
+        bool at_end = p == end && start[-1] == '/' && piece.len == 0;
+        if (!at_end && (segment_kind(piece) != SEGMENT_PLAIN || piece.ptr[0] == ';'))
+            return false;
+        if (p == end)
+            return true;
+        p += *p == '/' ? 1 : 3;
+    }
+}
+
+/* Decodes all but escaped slashes, which are written as %2F: a percent sign in the result belongs to one of them. */
+static bool
+decode_around_slashes(struct slice path, char *out, size_t *ret_len)
+{
+    const char *p = path.ptr, *end = path.ptr + path.len;
+    size_t len = 0, part;
+    while (p < end) {
+        const char *start = p;
+        while (p < end && !is_escaped_slash(p, end))
+            p++;
+        if (!decode(slice_of(start, (size_t)(p - start)), out + len, &part) || memchr(out + len, '%', part))
+            return false;
+        len += part;
+        if (p < end) {
+            memcpy(out + len, "%2F", 3);
+            len += 3;
+            p += 3;
+        }
+    }
+    *ret_len = len;
+    return true;
+}
+
+bool
+path_normalise_marked(struct slice path, char *out, size_t *ret_len)
+{
+    size_t len;
+    bool marked = false;
+    if (!take_path(&path))
+        return false;
+    for (size_t i = 0; i < path.len && !marked; i++)
+        marked = is_escaped_slash(path.ptr + i, path.ptr + path.len);
+    if (!marked)
+        return path_normalise(path, out, ret_len) && !memchr(out, '%', *ret_len);
+    if (!decode_around_slashes(path, out, &len) || !has_plain_pieces(slice_of(out, len)))
         return false;
     out[len] = '\0';
     *ret_len = len;

@@ -25,7 +25,7 @@ pattern_set_jit(bool on)
 }
 
 static pcre2_code *
-compile(struct slice text, struct err *err)
+compile(struct slice text, uint32_t more, struct err *err)
 {
     int fault;
     size_t where;
@@ -36,7 +36,7 @@ compile(struct slice text, struct err *err)
     pcre2_set_max_pattern_length(cc, PATTERN_TEXT_MAX);
     pcre2_code *code = pcre2_compile((PCRE2_SPTR)text.ptr, text.len,
                                      PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP |
-                                         PCRE2_NEVER_BACKSLASH_C,
+                                         PCRE2_NEVER_BACKSLASH_C | more,
                                      &fault, &where, cc);
     pcre2_compile_context_free(cc);
     if (!code) {
@@ -47,14 +47,14 @@ compile(struct slice text, struct err *err)
     return code;
 }
 
-struct pattern *
-pattern_compile(struct slice text, struct err *err)
+static struct pattern *
+pattern_new(struct slice text, uint32_t more, struct err *err)
 {
     if (text.len == 0 || text.len > PATTERN_TEXT_MAX) {
         err_invalid(err, "has %zu bytes; expected a pattern of 1 to %d", text.len, PATTERN_TEXT_MAX);
         return NULL;
     }
-    pcre2_code *code = compile(text, err);
+    pcre2_code *code = compile(text, more, err);
     if (!code)
         return NULL;
     struct pattern *p = mem_zalloc(sizeof *p);
@@ -69,6 +69,18 @@ pattern_compile(struct slice text, struct err *err)
     if (jit_on)
         (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* without it the interpreter matches, under the same limits */
     return p;
+}
+
+struct pattern *
+pattern_compile(struct slice text, struct err *err)
+{
+    return pattern_new(text, 0, err);
+}
+
+struct pattern *
+pattern_compile_whole(struct slice text, struct err *err)
+{
+    return pattern_new(text, PCRE2_ANCHORED | PCRE2_ENDANCHORED, err);
 }
 
 void

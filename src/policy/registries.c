@@ -11,6 +11,8 @@
 #define DATA_DEPTH 8
 #define RISK_HOSTS_MAX 1024
 #define CATEGORIES_MAX 64
+#define READ_GROUPS_MAX 128
+#define READ_GROUPS_A_HOST 8
 
 struct manager {
     char *name;
@@ -25,14 +27,29 @@ struct risk_list {
     size_t count;
 };
 
+/* The read endpoints of some hosts, for all managers that need them or for those of `managers`. */
+struct read_group {
+    bool limited;
+    struct manager_set managers;
+    struct reads *reads;
+};
+
+struct registry_host {
+    struct manager_set members;
+    uint8_t groups[READ_GROUPS_A_HOST];
+    size_t group_count;
+};
+
 struct registries {
     char *date;
     struct manager managers[MANAGERS_MAX];
     size_t count;
     const char **words; /* names and aliases, NULL-terminated */
     struct hosts *hosts;
-    struct manager_set *members; /* by index of hosts */
-    size_t member_count;
+    struct registry_host *facts; /* by index of hosts */
+    size_t host_count;
+    struct read_group groups[READ_GROUPS_MAX];
+    size_t group_count;
     struct risk_list risks[RISK_COUNT];
 };
 
@@ -59,7 +76,7 @@ manager_set_has(const struct manager_set *s, size_t manager)
 
 /* ---- grouped hosts ---- */
 
-typedef int (*on_entry)(void *ctx, const struct host_entry *e, struct err *err);
+typedef int (*on_entry)(void *ctx, const struct json_at *at, const struct host_entry *e, struct err *err);
 
 static int
 read_label(const struct json_at *at, const char *domain, on_entry visit, void *ctx, struct err *err)
@@ -78,7 +95,7 @@ read_label(const struct json_at *at, const char *domain, on_entry visit, void *c
         return json_fail(at, err, "the host is too long");
     if (!host_entry_parse(slice_str(text), &e, why))
         return json_fail(at, err, "\"%s\" %s", text, why);
-    return visit(ctx, &e, err);
+    return visit(ctx, at, &e, err);
 }
 
 /* {"example.org": ["@", "www"], …} */
@@ -124,19 +141,19 @@ struct manager_hosts {
 };
 
 static int
-add_host(void *ctx, const struct host_entry *e, struct err *err)
+add_host(void *ctx, const struct json_at *at, const struct host_entry *e, struct err *err)
 {
     struct manager_hosts *m = ctx;
     struct registries *r = m->r;
-    (void)err;
-    uint32_t index = hosts_add(r->hosts, e, (uint32_t)r->member_count);
+    (void)at, (void)err;
+    uint32_t index = hosts_add(r->hosts, e, (uint32_t)r->host_count);
     if (index == HOSTS_NO_INDEX) {
-        index = (uint32_t)r->member_count++;
+        index = (uint32_t)r->host_count++;
         if ((index & (index + 1)) == 0) /* room for the next power of two */
-            r->members = mem_realloc(r->members, (index + 1) * 2 * sizeof *r->members);
-        memset(&r->members[index], 0, sizeof r->members[index]);
+            r->facts = mem_realloc(r->facts, (index + 1) * 2 * sizeof *r->facts);
+        memset(&r->facts[index], 0, sizeof r->facts[index]);
     }
-    manager_set_add(&r->members[index], m->manager);
+    manager_set_add(&r->facts[index].members, m->manager);
     return 0;
 }
 
@@ -196,12 +213,98 @@ list_words(struct registries *r)
     }
 }
 
+/* ---- what reads them ---- */
+
+static bool
+is_a_managers(const struct registries *r, const struct read_group *g, uint32_t host)
+{
+    for (size_t m = 0; m < r->count; m++) {
+        if (manager_set_has(&r->facts[host].members, m) && (!g->limited || manager_set_has(&g->managers, m)))
+            return true;
+    }
+    return false;
+}
+
+/* A host of the last group. */
 static int
-add_risk(void *ctx, const struct host_entry *e, struct err *err)
+add_read_host(void *ctx, const struct json_at *at, const struct host_entry *e, struct err *err)
+{
+    struct registries *r = ctx;
+    char text[ENTRY_TEXT_SIZE];
+    uint32_t index = hosts_add(r->hosts, e, (uint32_t)r->host_count);
+    host_entry_format(e, text);
+    if (index == HOSTS_NO_INDEX || !is_a_managers(r, &r->groups[r->group_count - 1], index))
+        return json_fail(at, err, "%s is under \"hosts\" of no manager that this is for", text);
+    struct registry_host *host = &r->facts[index];
+    if (host->group_count == READ_GROUPS_A_HOST)
+        return json_fail(at, err, "%s is in more than %d groups", text, READ_GROUPS_A_HOST);
+    host->groups[host->group_count++] = (uint8_t)(r->group_count - 1);
+    return 0;
+}
+
+static int
+read_group_managers(struct registries *r, struct read_group *g, const struct json_at *at, struct err *err)
+{
+    if (!at->value)
+        return 0;
+    if (json_want_array(at, err) < 0)
+        return -1;
+    g->limited = true;
+    for (size_t i = 0; i < json_array_size(at->value); i++) {
+        struct json_at element = json_element(at, i);
+        const char *text = NULL, *nearest = NULL;
+        if (json_get_string(&element, &text, err) < 0)
+            return -1;
+        int manager = registries_find(r, text ? text : "", &nearest);
+        if (manager < 0)
+            return json_fail(&element, err, "is no manager of this file%s%s%s", nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+        manager_set_add(&g->managers, (size_t)manager);
+    }
+    return 0;
+}
+
+static int
+read_group(struct registries *r, const struct json_at *at, struct err *err)
+{
+    static const char *const members[] = {"date", "managers", "hosts", "requests", "sources", "notes", NULL};
+    struct json_at managers = json_member(at, "managers"), hosts = json_member(at, "hosts"), requests = json_member(at, "requests");
+    struct json_at date = json_member(at, "date");
+    const char *text = NULL;
+    if (r->group_count == READ_GROUPS_MAX)
+        return json_fail(at, err, "more than %d groups", READ_GROUPS_MAX);
+    struct read_group *g = &r->groups[r->group_count++];
+    if (json_want_object(at, err) < 0 || json_only_members(at, members, err) < 0 || json_get_string(&date, &text, err) < 0 ||
+        read_group_managers(r, g, &managers, err) < 0)
+        return -1;
+    if (!text || strlen(text) != strlen("2026-01-01"))
+        return json_fail(&date, err, "expected the day of its last check, \"2026-01-01\"");
+    g->reads = reads_parse(&requests, err);
+    return g->reads ? read_grouped(&hosts, add_read_host, r, err) : -1;
+}
+
+static int
+read_reads(struct registries *r, const struct json_at *at, struct err *err)
+{
+    const char *name;
+    json_t *value;
+    if (!at->value)
+        return 0;
+    if (json_want_object(at, err) < 0)
+        return -1;
+    json_object_foreach((json_t *)at->value, name, value) {
+        struct json_at one = json_member(at, name);
+        if (read_group(r, &one, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int
+add_risk(void *ctx, const struct json_at *at, const struct host_entry *e, struct err *err)
 {
     struct risk_list *l = ctx;
     if (l->count == RISK_HOSTS_MAX)
-        return err_invalid(err, "risks: more than %d hosts", RISK_HOSTS_MAX);
+        return json_fail(at, err, "more than %d hosts", RISK_HOSTS_MAX);
     l->entries = mem_realloc(l->entries, (l->count + 1) * sizeof *l->entries);
     l->entries[l->count++] = *e;
     return 0;
@@ -229,8 +332,8 @@ read_risks(struct registries *r, const struct json_at *root, struct err *err)
 static int
 read_registries(struct registries *r, const struct json_at *root, struct err *err)
 {
-    static const char *const members[] = {"about", "grouping", "date", "collected", "ports", "sources", "managers", "risks", NULL};
-    struct json_at managers = json_member(root, "managers");
+    static const char *const members[] = {"about", "grouping", "date", "collected", "ports", "sources", "managers", "reading", "reads", "risks", NULL};
+    struct json_at managers = json_member(root, "managers"), reads = json_member(root, "reads");
     const char *name;
     json_t *value;
 
@@ -245,7 +348,7 @@ read_registries(struct registries *r, const struct json_at *root, struct err *er
             return -1;
     }
     list_words(r);
-    return read_risks(r, root, err);
+    return read_reads(r, &reads, err) < 0 ? -1 : read_risks(r, root, err);
 }
 
 struct registries *
@@ -283,7 +386,9 @@ registries_free(struct registries *r)
         free(r->risks[i].entries);
     }
     hosts_free(r->hosts);
-    free(r->members);
+    for (size_t i = 0; i < r->group_count; i++)
+        reads_free(r->groups[i].reads);
+    free(r->facts);
     free((void *)r->words);
     free(r->date);
     free(r);
@@ -333,6 +438,12 @@ registries_all(const struct registries *r, struct manager_set *ret)
     }
 }
 
+static bool
+opens_port(const struct registries *r, size_t manager, uint16_t port)
+{
+    return port == 443 || (port == 80 && r->managers[manager].plain_http);
+}
+
 enum hosts_result
 registries_match(const struct registries *r, const struct manager_set *wanted, const struct host_key *key, uint16_t port,
                  size_t *ret_manager)
@@ -344,9 +455,9 @@ registries_match(const struct registries *r, const struct manager_set *wanted, c
 
     for (size_t i = 0; i < count; i++) {
         for (size_t m = 0; m < r->count; m++) {
-            if (!manager_set_has(wanted, m) || !manager_set_has(&r->members[found[i]], m))
+            if (!manager_set_has(wanted, m) || !manager_set_has(&r->facts[found[i]].members, m))
                 continue;
-            if (port == 443 || (port == 80 && r->managers[m].plain_http)) {
+            if (opens_port(r, m, port)) {
                 *ret_manager = m;
                 return HOSTS_MATCH;
             }
@@ -354,6 +465,52 @@ registries_match(const struct registries *r, const struct manager_set *wanted, c
         }
     }
     return result;
+}
+
+/* What the host's groups for this manager say. Groups that were asked for another manager are not asked again. */
+static void
+ask_groups(const struct registries *r, const struct registry_host *host, size_t manager, const struct read_request *q, unsigned *asked,
+           struct read_answer *ret)
+{
+    bool has_group = false;
+    for (size_t i = 0; i < host->group_count && !ret->allowed; i++) {
+        const struct read_group *g = &r->groups[host->groups[i]];
+        if (g->limited && !manager_set_has(&g->managers, manager))
+            continue;
+        has_group = true;
+        if (!(*asked & 1u << i))
+            reads_ask(g->reads, q, ret);
+        *asked |= 1u << i;
+    }
+    if (!has_group)
+        reads_ask(NULL, q, ret);
+}
+
+void
+registries_ask(const struct registries *r, const struct manager_set *wanted, const struct host_key *key, const struct question *question,
+               size_t *ret_manager, struct read_answer *ret)
+{
+    uint32_t found[HOSTS_MATCHES_MAX];
+    bool closed;
+    uint16_t port = question->target->port;
+    size_t count = hosts_find_all(r->hosts, key, port, true, HOSTS_ANY, found, &closed);
+    struct read_request q;
+
+    *ret = (struct read_answer){.allowed = false};
+    read_request_init(&q, question);
+    for (size_t i = 0; i < count; i++) {
+        const struct registry_host *host = &r->facts[found[i]];
+        unsigned asked = 0;
+        for (size_t m = 0; m < r->count; m++) {
+            if (!manager_set_has(wanted, m) || !manager_set_has(&host->members, m) || !opens_port(r, m, port))
+                continue;
+            ask_groups(r, host, m, &q, &asked, ret);
+            if (ret->allowed) {
+                *ret_manager = m;
+                return;
+            }
+        }
+    }
 }
 
 struct each_ctx {
@@ -367,7 +524,7 @@ static void
 each_host(void *ctx, const struct host_entry *e, uint32_t index)
 {
     const struct each_ctx *c = ctx;
-    if (manager_set_has(&c->r->members[index], c->manager))
+    if (manager_set_has(&c->r->facts[index].members, c->manager))
         c->visit(c->ctx, e, c->r->managers[c->manager].plain_http);
 }
 
@@ -377,6 +534,30 @@ registries_each(const struct registries *r, size_t manager,
 {
     struct each_ctx c = {r, manager, visit, ctx};
     hosts_each(r->hosts, each_host, &c);
+}
+
+void
+registries_describe(const struct registries *r, size_t manager, const struct host_entry *e, char *text, size_t size)
+{
+    struct host_key key;
+    uint32_t found[HOSTS_MATCHES_MAX];
+    bool closed;
+    size_t len = 0;
+    host_key_init(&key, &e->host);
+    size_t count = hosts_find_all(r->hosts, &key, 443, true, HOSTS_ANY, found, &closed);
+    const struct registry_host *host = count && !e->suffix ? &r->facts[found[0]] : NULL;
+    for (size_t i = 0; host && i < host->group_count && len < size; i++) {
+        const struct read_group *g = &r->groups[host->groups[i]];
+        if (g->limited && !manager_set_has(&g->managers, manager))
+            continue;
+        len += (size_t)snprintf(text + len, size - len, "%s", len ? "; " : "");
+        if (len < size) {
+            reads_describe(g->reads, text + len, size - len);
+            len += strlen(text + len);
+        }
+    }
+    if (len == 0)
+        reads_describe(NULL, text, size);
 }
 
 const char *
@@ -400,11 +581,11 @@ struct category_hosts {
 };
 
 static int
-add_blocked(void *ctx, const struct host_entry *e, struct err *err)
+add_blocked(void *ctx, const struct json_at *at, const struct host_entry *e, struct err *err)
 {
     struct category_hosts *c = ctx;
     struct blocklist *b = c->b;
-    (void)err;
+    (void)at, (void)err;
     if (hosts_add(b->hosts, e, (uint32_t)b->host_count) != HOSTS_NO_INDEX)
         return 0;
     size_t index = b->host_count++;

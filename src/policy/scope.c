@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "sallyport/base/mem.h"
+#include "sallyport/policy/inspect.h"
 #include "sallyport/policy/model.h"
 
 struct walk {
@@ -141,8 +142,26 @@ visit_servers(struct walk *w)
 
 struct manager_walk {
     struct walk *w;
-    const char *name;
+    size_t manager;
 };
+
+/* What can be done with a registry's host: reading is told from writing only where requests are seen. */
+static void
+access_detail(const struct walk *w, size_t manager, const struct host_entry *e, bool plain_http, char text[SCOPE_DETAIL_SIZE])
+{
+    char reads[SCOPE_DETAIL_SIZE / 2];
+    struct host host;
+    bool seen = probe_host(e, &host) && policy_inspects(w->p, &host, 443, false);
+    registries_describe(w->p->context->registries, manager, e, reads, sizeof reads);
+    if (w->p->managers_write)
+        snprintf(text, SCOPE_DETAIL_SIZE, "read and write");
+    else if (seen)
+        snprintf(text, SCOPE_DETAIL_SIZE, "read: %s", reads);
+    else if (plain_http)
+        snprintf(text, SCOPE_DETAIL_SIZE, "read on port 80: %s; not inspected on 443, so read and write", reads);
+    else
+        snprintf(text, SCOPE_DETAIL_SIZE, "not inspected, so read and write");
+}
 
 static void
 visit_registry_host(void *ctx, const struct host_entry *e, bool plain_http)
@@ -151,7 +170,8 @@ visit_registry_host(void *ctx, const struct host_entry *e, bool plain_http)
     struct scope_row row;
     fill(m->w, e, &row);
     snprintf(row.ports, sizeof row.ports, "%s", plain_http ? "80,443" : "443");
-    snprintf(row.where, sizeof row.where, "package_managers.%s", m->name);
+    snprintf(row.where, sizeof row.where, "package_managers.%s", registries_name(m->w->p->context->registries, m->manager));
+    access_detail(m->w, m->manager, e, plain_http, row.detail);
     mark_closed(m->w->p, e, &row);
     m->w->visit(m->w->ctx, &row);
 }
@@ -163,7 +183,7 @@ visit_registries(struct walk *w)
     w->source = SOURCE_REGISTRIES;
     w->effect = SCOPE_OPEN;
     for (size_t i = 0; w->p->managers_on && i < registries_count(r); i++) {
-        struct manager_walk m = {w, registries_name(r, i)};
+        struct manager_walk m = {w, i};
         if (manager_set_has(&w->p->managers, i))
             registries_each(r, i, visit_registry_host, &m);
     }

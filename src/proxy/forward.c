@@ -10,6 +10,7 @@
 #include "sallyport/proxy/inspect.h"
 #include "sallyport/proxy/parent.h"
 #include "sallyport/proxy/pool.h"
+#include "sallyport/proxy/request.h"
 #include "sallyport/proxy/tunnel.h"
 
 #define FORWARD_BUFFER 65536   /* bytes under way in one direction */
@@ -142,6 +143,11 @@ move_request_run(struct forward *f)
     enum body_status status = body_read(f->request_body, bytes, &used, &data);
     if (status == BODY_MALFORMED) {
         fail(f, body_fault(f->request_body));
+        return false;
+    }
+    enum reason r = judge_content(f->x, data.len);
+    if (r != REASON_OK) {
+        fail(f, r);
         return false;
     }
     if (!f->up_broken && data.len)

@@ -6,6 +6,7 @@
 #include "sallyport/base/mem.h"
 #include "sallyport/http/fields.h"
 #include "sallyport/http/h2.h"
+#include "sallyport/proxy/request.h"
 
 #define OUT_MAX 65536           /* bytes of one side on their way into its socket */
 #define READ_ROUNDS 8           /* reads of one side before others get their turn */
@@ -311,6 +312,11 @@ on_request_data(void *owner, struct h2_stream *s, struct slice data)
     (void)owner;
     if (!call->x)
         return;
+    enum reason r = judge_content(call->x, data.len);
+    if (r != REASON_OK) {
+        exchange_fail(call->x, r, NULL);
+        return;
+    }
     bool taken = call->up ? h2_stream_write(call->up, data) : buf_append_slice(&call->early, data);
     if (!taken) /* the upstream has ended its side: what still comes is for nobody */
         h2_stream_discard(s);

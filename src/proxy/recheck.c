@@ -4,6 +4,7 @@
 #include "sallyport/proxy/forward.h"
 
 #include "sallyport/base/mem.h"
+#include "sallyport/proxy/request.h"
 #include "sallyport/proxy/tunnel.h"
 
 #define TUNE_AFTER_MS 2000
@@ -56,13 +57,13 @@ decide_again(struct exchange *x, struct snapshot *s)
     struct target target;
     exchange_target(x, &target);
     struct question q = {.target = &target};
-    if (x->ask && exchange_is_request(x)) {
-        q.method = x->ask->head.method;
-        q.path = x->ask->path;
-    }
+    if (x->ask)
+        question_of(x, &q);
     policy_decide(policy, &q, &v);
     if (v.action == ACTION_DENY)
         return v.reason;
+    if (x->ask && v.body_max < x->ask->verdict.body_max)
+        x->ask->verdict.body_max = v.body_max; /* for what still comes */
     if (!exchange_is_request(x) && v.action == ACTION_INSPECT && !x->inspect)
         return REASON_HOST_NOT_ALLOWED; /* only inspected from now on, and this one is not */
     return x->address.family ? exchange_judge_again(x, &x->address, 1) : REASON_OK;

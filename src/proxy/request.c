@@ -81,14 +81,44 @@ check_method(const struct exchange *x)
     return r == REASON_METHOD_UNKNOWN && policy_knows_method(x->policy, x->ask->head.method) ? REASON_OK : r;
 }
 
-/* At a registry that is open for reading: a GET has nothing to bring along (RFC 9110 section 9.3.1 gives its content no meaning). */
-static bool
-carries_data_in_a_read(const struct exchange *x)
+/* HTTP/2 says neither a length nor that there is content: only the end of the stream tells. */
+static enum question_body
+body_of(const struct exchange *x)
 {
-    if (!exchange_is_request(x) || x->ask->verdict.source != SOURCE_REGISTRIES)
-        return false;
-    bool reads = slice_is(x->ask->head.method, "GET") || slice_is(x->ask->head.method, "HEAD");
-    return reads && (x->ask->head.body == BODY_CHUNKED || (x->ask->head.body == BODY_LENGTH && x->ask->head.content_length > 0));
+    switch (x->ask->head.body) {
+    case BODY_NONE:
+        return QUESTION_BODY_NONE;
+    case BODY_LENGTH:
+        return x->ask->head.content_length ? QUESTION_BODY_SENT : QUESTION_BODY_NONE;
+    case BODY_CHUNKED:
+    case BODY_TO_EOF:
+        return x->call ? QUESTION_BODY_OPEN : QUESTION_BODY_SENT;
+    }
+    return QUESTION_BODY_SENT;
+}
+
+/* The one that counts; one that is there twice is like none that anybody lists. */
+static struct slice
+content_type_of(const struct head *head)
+{
+    size_t count;
+    struct slice type = head_field(head, "Content-Type", &count);
+    return count > 1 ? slice_str("") : type;
+}
+
+void
+question_of(const struct exchange *x, struct question *ret)
+{
+    *ret = (struct question){.target = &x->ask->target};
+    if (!exchange_is_request(x))
+        return;
+    ret->method = x->ask->head.method;
+    ret->path = x->ask->path;
+    ret->body = body_of(x);
+    ret->body_len = x->ask->head.body == BODY_LENGTH ? x->ask->head.content_length : BODY_ANY_LENGTH;
+    ret->upgrades = x->ask->head.upgrade_websocket;
+    if (ret->body != QUESTION_BODY_NONE)
+        ret->content_type = x->call ? x->ask->content_type : content_type_of(&x->ask->head);
 }
 
 enum reason
@@ -97,22 +127,30 @@ decide(struct exchange *x)
     enum reason r = check_method(x);
     if (r != REASON_OK)
         return r;
-    struct question q = {.target = &x->ask->target};
-    if (exchange_is_request(x)) {
-        q.method = x->ask->head.method;
-        q.path = x->ask->path;
-    }
+    struct question q;
+    question_of(x, &q);
     policy_decide(x->policy, &q, &x->ask->verdict);
     switch (x->ask->verdict.action) {
     case ACTION_DENY:
         return x->ask->verdict.reason;
     case ACTION_ALLOW:
-        return carries_data_in_a_read(x) ? REASON_METHOD_NOT_ALLOWED : REASON_OK;
+        return REASON_OK;
     case ACTION_INSPECT: /* what a request may do is not known yet: each will be judged by itself */
         x->inspect = true;
         return exchange_is_request(x) ? REASON_INTERNAL : REASON_OK;
     }
     return REASON_INTERNAL;
+}
+
+/* A body of a length that nobody said, held to what its request may bring along. */
+enum reason
+judge_content(struct exchange *x, uint64_t more)
+{
+    struct ask *a = x->ask;
+    a->content += more;
+    if (a->content <= a->verdict.body_max)
+        return REASON_OK;
+    return a->verdict.body_max ? REASON_BODY_TOO_LARGE : REASON_METHOD_NOT_ALLOWED;
 }
 
 struct budget_limits
@@ -209,6 +247,9 @@ read_call(struct exchange *x, const struct h2_head *head)
     x->ask->head.target = x->ask->raw_target = arena_dup(x->ask->arena, head->head.target);
     x->ask->head.minor = 1;
     x->ask->head.body = head->head.body;
+    x->ask->head.content_length = head->head.content_length;
+    if (x->ask->head.body != BODY_NONE)
+        x->ask->content_type = arena_dup(x->ask->arena, content_type_of(&head->head));
     /* No tunnels inside tunnels, and no clear text inside TLS. */
     if (slice_is(head->head.method, "CONNECT") || !slice_is(head->scheme, "https"))
         return REASON_REQUEST_MALFORMED;

@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct policy_context *
 context(enum inspect_mode mode)
 {
-    static const char registries[] = "{\"date\": \"d\", \"managers\": {\"pip\": {\"hosts\": {\"alpha.example\": [\"@\", \"*.cdn\"]}}, \"npm\": {\"hosts\": {\"beta.example\": [\"@\"]}}}}";
+    static const char registries[] = "{\"date\": \"d\", \"managers\": {\"pip\": {\"hosts\": {\"alpha.example\": [\"@\", \"*.cdn\"]}}, \"npm\": {\"hosts\": {\"beta.example\": [\"@\"]}}}, "
+        "\"reads\": {\"beta\": {\"date\": \"2026-01-01\", \"hosts\": {\"beta.example\": [\"@\"]}, \"requests\": [{\"methods\": [\"GET\"], \"path\": \"/[^/%]+(/|%2F)x\"}, {\"methods\": [\"POST\"], \"path\": \"/audit\", \"body\": {}}]}}}";
     static const char *const blocked[] = {"blocked.example.com", NULL};
     struct policy_context_options o = {.registries_json = slice_of(registries, sizeof registries - 1), .inspect = mode, .blocked_hosts = blocked};
     struct err err;

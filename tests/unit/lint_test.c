@@ -71,6 +71,12 @@ TEST(the_whole_document)
     CHECK(found("{\"networking\": {\"type\": \"unrestricted\"}}", NULL, "unrestricted", "networking.type"));
     CHECK(found("{\"networking\": {\"type\": \"unrestricted\"}}", NULL, "no-blocklist", "networking.type"));
     CHECK(found("{\"networking\": {\"allow_package_managers\": true}}", NULL, "all-managers", "networking.allow_package_managers"));
+    CHECK(found("{\"networking\": {\"allow_package_managers\": true}}", NULL, "not-inspected", "package_access"));
+    struct policy_context_options seen = {.registries_json = slice_str(data), .inspect = INSPECT_ALL};
+    CHECK(!found("{\"networking\": {\"allow_package_managers\": true}}", &seen, "not-inspected", "package_access"));
+    CHECK(found("{\"networking\": {\"allow_package_managers\": true}, \"inspect\": {\"mode\": \"listed\", \"hosts\": [\"alpha.example\"]}}", &seen, "not-inspected", "package_access"));
+    CHECK(!found("{\"networking\": {\"allow_package_managers\": true}, \"inspect\": {\"mode\": \"listed\", \"hosts\": [\"alpha.example\", \"*.alpha.example\"]}}", &seen, "not-inspected", "package_access"));
+    CHECK(!found("{\"networking\": {\"allow_package_managers\": true}, \"package_access\": \"write\"}", NULL, "not-inspected", "package_access"));
     CHECK(found("{\"package_managers\": [\"alpha\"]}", NULL, "unused", "package_managers"));
     CHECK(found("{\"mode\": \"report\"}", NULL, "report-mode", "mode"));
     CHECK(found("{\"mcp_servers\": [{\"name\": \"m\", \"url\": \"https://m.example.com/\"}]}", NULL, "unused", "mcp_servers"));

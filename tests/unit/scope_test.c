@@ -37,10 +37,34 @@ TEST(rows_in_the_order_of_the_decision)
                        "closed x.evil.example.com 80,443 policy allowed_hosts[2]|closed by blocked_hosts[0]\n"
                        "closed db.corp.internal 80,443 policy allowed_hosts[3]|closed by special names: internal\n"
                        "open m.example.com 443 mcp mcp_servers[0] m|/mcp\n"
-                       "open *.cdn.alpha.example 80,443 registries package_managers.alpha|\n"
+                       "open *.cdn.alpha.example 80,443 registries package_managers.alpha|read on port 80: GET,HEAD; not inspected on 443, so read and write\n"
                        "open p.example.com 80,443 operator platform_hosts[0]|\n"
                        "open (every public host) 80,443 policy networking.type|less the 1 hosts of the safety blocklist of 2026-02-02\n");
     policy_unref(p);
+}
+
+TEST(registries_say_what_can_be_done_with_them)
+{
+    static const char data[] = "{\"date\": \"2026-01-01\", \"managers\": {\"alpha\": {\"hosts\": {\"alpha.example\": [\"@\", \"files\"]}}}, \"reads\": {\"g\": {\"date\": \"2026-01-01\","
+        "\"hosts\": {\"alpha.example\": [\"@\"]}, \"requests\": [{\"methods\": [\"GET\"], \"path\": \"/x\"}, {\"methods\": [\"POST\"], \"path\": \"/y\", \"body\": {\"max_bytes\": 500}}]}}}";
+    static const struct { const char *more, *wanted; } rows[] = {
+        {"\"inspect\": {\"mode\": \"all\"}", "open alpha.example 443 registries package_managers.alpha|read: GET,HEAD of 1 path pattern; POST of 1 with at most 500 bytes\n"
+                                            "open files.alpha.example 443 registries package_managers.alpha|read: GET,HEAD\n"},
+        {"\"inspect\": {\"mode\": \"listed\", \"hosts\": [\"files.alpha.example\"]}", "open alpha.example 443 registries package_managers.alpha|not inspected, so read and write\n"
+                                            "open files.alpha.example 443 registries package_managers.alpha|read: GET,HEAD\n"},
+        {"\"inspect\": {\"mode\": \"all\"}, \"package_access\": \"write\"", "open alpha.example 443 registries package_managers.alpha|read and write\n"
+                                            "open files.alpha.example 443 registries package_managers.alpha|read and write\n"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct policy_context_options o = {.registries_json = slice_str(data), .inspect = INSPECT_ALL};
+        char json[256];
+        snprintf(json, sizeof json, "{\"networking\": {\"allow_package_managers\": true}, %s}", rows[i].more);
+        struct policy *p = compile_in(context_with(&o), json, POLICY_FILE, NULL);
+        listing[0] = '\0';
+        policy_scope(p, on_row, NULL);
+        CHECK_STR(listing, rows[i].wanted);
+        policy_unref(p);
+    }
 }
 
 TEST(nothing_opens_nothing)

@@ -72,7 +72,7 @@
     X(REQUEST_TOO_LARGE, "request_too_large", 431, "http_request_error", "head-too-large",         \
       "the head of the request is larger than limits.head_bytes or has too many fields", "send less") \
     X(BODY_TOO_LARGE, "request_too_large", 413, "http_request_error", "head-too-large",            \
-      "the body's framing is larger than is accepted", "send less")                                \
+      "the body, or its framing, is larger than is accepted here", "send less")                                \
     X(REQUEST_TIMEOUT, "request_timeout", 408, "http_request_error", NULL,                         \
       "the head of the request did not arrive in time", "send the request at once")                \
     X(DNS_FAILURE, "dns_failure", 502, "dns_error", "resolve-failed",                              \

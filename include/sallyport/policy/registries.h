@@ -8,6 +8,7 @@
 
 #include "sallyport/base/err.h"
 #include "sallyport/policy/hosts.h"
+#include "sallyport/policy/reads.h"
 
 #define MANAGERS_MAX 128
 
@@ -29,6 +30,10 @@ bool manager_set_has(const struct manager_set *s, size_t manager);
 void registries_all(const struct registries *r, struct manager_set *ret);
 /* The first manager of `wanted` that needs the host: HOSTS_MATCH and its number; HOSTS_PORT_CLOSED on other ports. */
 enum hosts_result registries_match(const struct registries *r, const struct manager_set *wanted, const struct host_key *key, uint16_t port, size_t *ret_manager);
+/* Does the request read what the managers of `wanted` need? *ret_manager, with ret->allowed, is one that needs it. */
+void registries_ask(const struct registries *r, const struct manager_set *wanted, const struct host_key *key, const struct question *question, size_t *ret_manager, struct read_answer *ret);
+/* What reads this host for the manager, in a few words. */
+void registries_describe(const struct registries *r, size_t manager, const struct host_entry *e, char *text, size_t size);
 /* Visits each host of the manager with the ports that it has (port 0: 443 alone). */
 void registries_each(const struct registries *r, size_t manager, void (*visit)(void *ctx, const struct host_entry *e, bool plain_http), void *ctx);
 

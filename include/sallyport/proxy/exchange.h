@@ -42,6 +42,8 @@ struct ask {
     struct head head;
     struct slice raw_target;         /* as sent, for records of what has no canonical form */
     struct slice path;
+    struct slice content_type;       /* of a call with a body */
+    uint64_t content;                /* bytes of the request's body so far, without framing */
     struct slice token;              /* as presented: the keeper judges it for itself */
     struct target target;            /* valid when has_target */
     struct verdict verdict;
