@@ -30,7 +30,7 @@ struct candidate {
     bool barred;      /* refused by a blocked list, the guard or as a special name */
     bool ruled_out;   /* refused by a rule of the policy */
     bool refused;     /* refused otherwise, and not what is proposed */
-    bool writes;      /* other methods than reading were seen */
+    bool writes;      /* seen: more than reading a registry */
     bool by_rule;     /* let out by a rule, which may have judged methods and paths */
     bool wanted;      /* asked for in the way that is proposed */
     bool bare;        /* to be proposed without a port */
@@ -100,11 +100,22 @@ want_port(struct candidate *c, uint16_t port)
         c->ports_left_out++;
 }
 
+/* A request that was seen, and that no package manager's registry takes for one that reads. */
 static bool
-is_writing(const struct old_decision *d)
+is_writing(const struct suggestion *s, const struct old_decision *d, const struct host *host)
 {
-    return (d->entry == ENTRY_FORWARD || d->entry == ENTRY_INSPECTED) && d->method.ptr && !slice_is(d->method, "GET") &&
-           !slice_is(d->method, "HEAD") && !slice_is(d->method, "OPTIONS");
+    const struct registries *r = policy_context_registries(s->desk->context);
+    struct manager_set all = {{UINT64_MAX, UINT64_MAX}};
+    struct target target = {.scheme = SCHEME_HTTPS, .host = *host, .port = d->port};
+    struct question q = {.target = &target, .method = d->method, .path = d->path};
+    struct read_answer answer;
+    struct host_key key;
+    size_t manager;
+    if ((d->entry != ENTRY_FORWARD && d->entry != ENTRY_INSPECTED) || !d->method.ptr || !r)
+        return false;
+    host_key_init(&key, host);
+    registries_ask(r, &all, &key, &q, &manager, &answer);
+    return !answer.allowed;
 }
 
 /* A refusal of this record, as far as a policy is behind it. */
@@ -136,7 +147,7 @@ on_suggesting(void *ctx, const struct old_decision *d)
     struct candidate *c = candidate_of(s, &host);
     if (!c)
         return;
-    c->writes |= is_writing(d);
+    c->writes |= is_writing(s, d, &host);
     if (!d->allow) {
         note_refusal(s, d, c, d->repeated ? 0 : port);
     } else if (!s->options->denied && port) {

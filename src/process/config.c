@@ -72,7 +72,7 @@ static const struct config_row rows[] = {
     {"policies", CONFIG_PATH, AT(policies_dir), .fallback = "\"policies\"", .doc = "folder of policies, NAME.json each"},
     {"policy_file", CONFIG_PATH, AT(policy_file), .fallback = "null", .flags = FLAG_ONLY, .doc = "one policy for everybody"},
     {"default_policy", CONFIG_NAME, AT(default_policy), .fallback = "null", .doc = "for tokens that name and carry none"},
-    {"registries", CONFIG_PATH, AT(registries_path), .fallback = "\"policies/registries.json\"", .doc = "hosts of package managers"},
+    {"registries", CONFIG_PATH, AT(registries_path), .fallback = "\"policies/registries.json\"", .doc = "hosts of package managers, and what reads them"},
     {"platform_hosts", CONFIG_TEXTS, AT(platform_hosts), .fallback = "[]", .doc = "host entries that every limited policy opens"},
     {"blocked_hosts", CONFIG_TEXTS, AT(blocked_hosts), .fallback = "[]", .doc = "host entries that no policy opens"},
     {"default_ports", CONFIG_PORTS, AT(default_ports), offsetof(struct settings, default_port_count), .fallback = "[80, 443]",

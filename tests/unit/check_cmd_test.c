@@ -500,13 +500,14 @@ TEST(suggest_knows_package_managers)
                   "\"plain\": {\"plain_http\": true, \"hosts\": {\"example.net\": [\"deb\"]}},"
                   "\"forge\": {\"named_only\": \"takes writes\", \"hosts\": {\"example.net\": [\"forge\"]}}, \"guest\": {\"hosts\": {\"example.net\": [\"forge\"]}},"
                   "\"more\": {\"hosts\": {\"example.net\": [\"idx\", \"more\"]}},"
-                  "\"half\": {\"hosts\": {\"example.net\": [\"h1\", \"h2\"]}}}}");
+                  "\"half\": {\"hosts\": {\"example.net\": [\"h1\", \"h2\"]}}}, \"reads\": {\"more\": {\"date\": \"2026-01-01\", \"hosts\": {\"example.net\": [\"more\"]},"
+                  "\"requests\": [{\"methods\": [\"POST\"], \"path\": \"/audit\", \"body\": {}}]}}}");
     put("c.json", "{\"registries\": \"r.json\"}");
     TUNNEL("idx.example.net", 443, "ok");
     TUNNEL("files.example.net", 443, "ok");
     add("s1", "forward", "deb.example.net", 80, "ok", "\"method\":\"GET\",\"path\":\"/\"");
     TUNNEL("forge.example.net", 443, "ok");
-    TUNNEL("more.example.net", 443, "ok");
+    add("s1", "inspected", "more.example.net", 443, "ok", "\"method\":\"POST\",\"path\":\"/audit\"");
     TUNNEL("h1.example.net", 443, "ok");
     put_records("d");
     CHECK(command(cmd_policy, "policy suggest --config c.json d") == 0);
