@@ -40,14 +40,15 @@ end(void)
 static struct exchange
 asks(const char *sub, int policy, const char *host, uint16_t port)
 {
-    static struct identity ids[4];
+    static struct identity ids[8];
+    static struct ask asked[8];
     static int next;
-    struct identity *id = &ids[next++ % 4];
-    struct exchange x = {.identity = id, .policy = policies[policy]};
+    struct identity *id = &ids[next % 8];
+    struct exchange x = {.identity = id, .policy = policies[policy], .ask = &asked[next++ % 8]};
     id->sub = (char *)(uintptr_t)sub;
-    CHECK(host_parse(slice_str(host), &x.target.host));
+    CHECK(host_parse(slice_str(host), &x.ask->target.host));
     CHECK(addr_parse(slice_str("192.0.2.1"), &x.address));
-    x.target.port = port;
+    x.ask->target.port = port;
     return x;
 }
 
