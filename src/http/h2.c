@@ -117,6 +117,23 @@ refuse_stream(struct h2_session *s, struct h2_stream *stream)
     tell_malformed(s, stream);
 }
 
+/* ---- how many streams the peer may have ---- */
+
+/* One announcement at a time: a peer that does not acknowledge it runs into the deadline. A smaller number waits until it fits,
+ * since the library refuses what passes it from then on, and a peer that is busy would not know yet. */
+static void
+announce_streams(struct h2_session *s)
+{
+    const nghttp2_settings_entry iv = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, s->streams_wanted};
+    if (!s->settings_acked || s->streams_wanted == s->limits.streams || s->streams.count > s->streams_wanted || s->fault[0])
+        return;
+    if (nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, &iv, 1) != 0)
+        abort();
+    s->limits.streams = s->streams_wanted;
+    s->settings_acked = false;
+    s->settings_ms = s->now_ms;
+}
+
 /* ---- stream ids ---- */
 
 static bool
@@ -301,6 +318,18 @@ on_data_frame(struct h2_session *s, struct h2_stream *stream, const nghttp2_fram
     tell_end(s, stream, NULL);
 }
 
+static void
+on_settings(struct h2_session *s, bool ack)
+{
+    if (ack) {
+        s->settings_acked = true;
+        if (s->role == H2_SERVER)
+            announce_streams(s);
+    } else if (s->on.on_settings && !s->fault[0]) {
+        s->on.on_settings(s->owner);
+    }
+}
+
 static int
 on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
@@ -320,8 +349,7 @@ on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
             calm(s, h2_meter_count(&s->meter, H2_KIND_RESET_EARLY, s->now_ms));
         break;
     case NGHTTP2_SETTINGS:
-        if (frame->hd.flags & NGHTTP2_FLAG_ACK)
-            s->settings_acked = true;
+        on_settings(s, (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0);
         break;
     case NGHTTP2_GOAWAY:
         if (!s->fault[0])
@@ -408,6 +436,7 @@ on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
         s->on.on_closed(s->owner, stream,
                         stream->not_sent && s->role == H2_CLIENT ? H2_REFUSED_STREAM : code);
     h2_stream_free(stream);
+    announce_streams(s);
     return 0;
 }
 
@@ -477,7 +506,8 @@ h2_session_new(enum h2_role role, const struct h2_limits *limits,
     s->limits = *limits;
     s->on = *callbacks;
     s->owner = owner;
-    s->now_ms = s->started_ms = now_ms;
+    s->now_ms = s->settings_ms = now_ms;
+    s->streams_wanted = limits->streams;
     list_init(&s->streams);
     list_init(&s->sent);
     h2_meter_init(&s->meter, role == H2_SERVER, limits->header_bytes * 2, now_ms);
@@ -595,7 +625,7 @@ h2_session_tick(struct h2_session *s, int64_t now_ms)
 {
     s->now_ms = now_ms;
     end_lingering(s);
-    if (!s->settings_acked && now_ms - s->started_ms > s->limits.settings_timeout_ms)
+    if (!s->settings_acked && now_ms - s->settings_ms > s->limits.settings_timeout_ms)
         h2_session_terminate(s, H2_SETTINGS_TIMEOUT, "settings were not acknowledged");
     return s->fault[0] == '\0';
 }
@@ -623,6 +653,27 @@ uint32_t
 h2_session_fault_code(const struct h2_session *s)
 {
     return s->fault_code;
+}
+
+uint32_t
+h2_session_peer_streams(const struct h2_session *s)
+{
+    return nghttp2_session_get_remote_settings(s->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+}
+
+void
+h2_session_set_streams(struct h2_session *s, uint32_t streams)
+{
+    assert(s->role == H2_SERVER);
+    s->streams_wanted = streams;
+    announce_streams(s);
+}
+
+const char *
+h2_code_text(uint32_t code)
+{
+    const char *text = nghttp2_http2_strerror(code);
+    return strcmp(text, "unknown") == 0 ? "an unknown error" : text;
 }
 
 size_t

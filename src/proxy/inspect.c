@@ -12,7 +12,7 @@
 
 #define HTTP11 "http/1.1"
 #define HTTP2 "h2"
-#define FACTS_MAX 1024
+#define FACTS_MAX 2048
 
 struct inspection {
     struct exchange *x;
@@ -530,6 +530,12 @@ inspect_count(struct inspection *i, uint64_t up, uint64_t down)
     i->x->bytes_up += up;
     i->x->bytes_down += down;
     i->x->active_ms = loop_now_ms(i->loop);
+}
+
+void
+inspect_note_fault(struct inspection *i, const char *member, const char *text)
+{
+    add_fact(&i->facts, member, text);
 }
 
 void

@@ -15,7 +15,9 @@
 #define EARLY_MAX 65535         /* of a request that is being judged: the first window of its stream */
 #define INTERIM_MAX 16          /* 1xx answers to one request */
 #define REPLY_MAX 65536
-#define UPSTREAM_STREAMS_MAX 256 /* the client's 128, and as many that are being reset */
+#define CLIENT_STREAMS_MAX 128
+#define UPSTREAM_STREAMS_MAX (2 * CLIENT_STREAMS_MAX) /* as many again that are being reset */
+#define FAULT_TEXT_SIZE 160
 #define VIA "2 sallyport"
 
 /* One of the two connections. */
@@ -38,6 +40,7 @@ struct inspect_h2 {
     struct timer tick;
     int64_t active_ms;     /* a request began or ended */
     bool heard;            /* the upstream has answered something */
+    uint32_t ended_with;   /* the code of its GOAWAY */
     bool leaving;          /* the client has been told to go elsewhere */
     bool gone;             /* … and that this was the last */
     bool over;
@@ -458,6 +461,14 @@ on_request_sent(void *owner, struct h2_stream *s, size_t n)
 }
 
 static void
+fail_broken(struct inspect_call *call, uint32_t code)
+{
+    char text[FAULT_TEXT_SIZE];
+    snprintf(text, sizeof text, "the answer is no HTTP/2 message, or was broken off: %s", h2_code_text(code));
+    exchange_fail(call->x, REASON_UPSTREAM_CLOSED, text);
+}
+
+static void
 on_response_closed(void *owner, struct h2_stream *s, uint32_t code)
 {
     struct inspect_call *call = h2_stream_owner(s);
@@ -472,7 +483,7 @@ on_response_closed(void *owner, struct h2_stream *s, uint32_t code)
     }
     /* Codes are for the client to act on (a refused stream is tried again); an answer that is no message is ours to report. */
     if (!call->answered && (code == H2_PROTOCOL_ERROR || code == H2_NO_ERROR || code == H2_INTERNAL_ERROR))
-        exchange_fail(call->x, REASON_UPSTREAM_CLOSED, NULL);
+        fail_broken(call, code);
     else
         reset_call(call, code == H2_NO_ERROR ? H2_INTERNAL_ERROR : code, REASON_UPSTREAM_CLOSED, "upstream_reset");
 }
@@ -491,15 +502,27 @@ leave(struct inspect_h2 *h)
 static void
 on_upstream_goaway(void *owner, int32_t last_id, uint32_t code)
 {
-    (void)last_id, (void)code;
-    leave(owner);
+    struct inspect_h2 *h = owner;
+    (void)last_id;
+    h->ended_with = code;
+    leave(h);
+}
+
+/* The client may have as many streams open as the upstream takes: then it can choose what comes first, or connect again. */
+static void
+on_upstream_settings(void *owner)
+{
+    struct inspect_h2 *h = owner;
+    uint32_t most = h2_session_peer_streams(h->upstream.session);
+    h2_session_set_streams(h->client.session, most < CLIENT_STREAMS_MAX ? most : CLIENT_STREAMS_MAX);
+    wake(h);
 }
 
 static const struct h2_callbacks client_callbacks = {on_request_head,  on_request_data,   on_request_end,       on_response_sent,
-                                                     on_request_closed, on_request_malformed, on_client_goaway};
+                                                     on_request_closed, on_request_malformed, on_client_goaway, NULL};
 
 static const struct h2_callbacks upstream_callbacks = {on_response_head,   on_response_data, on_response_end, on_request_sent,
-                                                       on_response_closed, NULL,             on_upstream_goaway};
+                                                       on_response_closed, NULL,             on_upstream_goaway, on_upstream_settings};
 
 /* ---- the proxy's own answers ---- */
 
@@ -571,12 +594,29 @@ hear_out(struct inspect_h2 *h)
             break;
 }
 
+/* Why the upstream's connection ended, in words; false: it just did. */
+static bool
+describe_end(const struct inspect_h2 *h, char text[FAULT_TEXT_SIZE])
+{
+    const char *fault = h2_session_fault(h->upstream.session);
+    if (fault)
+        snprintf(text, FAULT_TEXT_SIZE, "the server broke HTTP/2: %s", fault);
+    else if (h->ended_with != H2_NO_ERROR)
+        snprintf(text, FAULT_TEXT_SIZE, "the server ended the connection: %s", h2_code_text(h->ended_with));
+    return fault || h->ended_with != H2_NO_ERROR;
+}
+
 /* What was asked of it and not answered fails; the client is told to go elsewhere with the rest, unless no connection would do. */
 static void
 lose_upstream(struct inspect_h2 *h)
 {
     const char *detail = NULL;
+    char text[FAULT_TEXT_SIZE];
     hear_out(h);
+    if (describe_end(h, text)) {
+        detail = text;
+        inspect_note_fault(h->i, "upstream_fault", text);
+    }
     bool refused = !h->heard && inspect_refused_late(h->i, h->upstream.stream);
     enum reason r = refused ? inspect_fault(h->i, &detail) : REASON_UPSTREAM_CLOSED;
     stream_free(steal(&h->upstream.stream));
@@ -648,6 +688,7 @@ settle(struct inspect_h2 *h)
     }
     if (!is_said(&h->client))
         return true;
+    inspect_note_fault(h->i, "client_fault", h2_session_fault(h->client.session));
     end_tunnel(h, h2_session_fault(h->client.session) ? "protocol_error" : h->leaving ? "upstream_closed" : "client_closed");
     return false;
 }
@@ -788,6 +829,7 @@ inspect_h2_new(struct inspection *i, struct stream *client, struct stream *upstr
     h->loop = h->tunnel->proxy->loop;
     list_init(&h->calls);
     int64_t now_ms = h->active_ms = loop_now_ms(h->loop);
+    limits.streams = CLIENT_STREAMS_MAX;
     upstream_limits.streams = UPSTREAM_STREAMS_MAX;
     side_init(&h->client, client, h2_session_new(H2_SERVER, &limits, &client_callbacks, h, now_ms), on_client, h);
     if (upstream)

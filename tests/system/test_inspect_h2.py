@@ -306,26 +306,133 @@ class Connector(threading.Thread):
             pass
 
 
+class Nghttpd:
+    def __init__(self, *options):
+        www = os.path.join(FOLDER, "www")
+        os.makedirs(www, exist_ok=True)
+        with open(os.path.join(www, "page"), "w") as f:
+            f.write("x" * 2000)
+        certificate = CA.leaf(LOADED, file="load")
+        self.process = subprocess.Popen([tool("nghttpd"), "-a", netns.OTHER_ORIGIN, "-d", www, *options, "443", certificate[1], certificate[0]],
+                                        stdout=subprocess.DEVNULL, preexec_fn=netns.die_with_parent)
+
+    def __enter__(self):
+        time.sleep(0.5)
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def h2load(sub, requests, connections, streams):
+    connector = Connector(LOADED, sub)
+    p = subprocess.run([tool("h2load"), "-n", str(requests), "-c", str(connections), "-m", str(streams), f"--connect-to=127.0.0.1:{connector.port}",
+                        f"https://{LOADED}/page"], capture_output=True, text=True, timeout=120)
+    line = next((l for l in p.stdout.splitlines() if l.startswith("requests:")), p.stdout + p.stderr)
+    expect(f"{requests} succeeded, 0 failed, 0 errored" in line, line)
+
+
 @case
 def load_of_100_streams_on_16_connections():
-    h2load, server = tool("h2load"), tool("nghttpd")
-    www = os.path.join(FOLDER, "www")
-    os.makedirs(www, exist_ok=True)
-    with open(os.path.join(www, "page"), "w") as f:
-        f.write("x" * 2000)
-    certificate = CA.leaf(LOADED, file="load")
-    process = subprocess.Popen([server, "-a", netns.OTHER_ORIGIN, "-d", www, "443", certificate[1], certificate[0]], stdout=subprocess.DEVNULL,
-                               preexec_fn=netns.die_with_parent)
+    with Nghttpd():
+        h2load("load", 8000, 16, 100)
+
+
+@case
+def a_server_of_two_streams_at_once():
+    with Nghttpd("-m", "2"):
+        h2load("narrow", 1000, 4, 50)
+        pages = curl("-Z", "--http2", *[f"https://{LOADED}/page?n={n}" for n in range(60)], sub="narrow-curl")
+        equal(pages.count("x" * 2000), 60, "pages by curl")
+        raw = Raw("narrow-raw", LOADED)
+        limits = lambda frames: [f[3] for f in frames if f[0] == h2.SETTINGS and not f[1] & h2.ACK]
+        raw.send(frame(1, 5, 1, request(LOADED, "/page")))
+        first = limits(raw.frames(lambda f: f[0] == 0 and f[1] & 1))
+        raw.send(frame(h2.SETTINGS, h2.ACK, 0))
+        second = limits(raw.frames(lambda f: f[0] == h2.SETTINGS and not f[1] & h2.ACK))
+        expect(struct.pack(">HI", 3, 128) in first[0] and second == [struct.pack(">HI", 3, 2)], f"{first} {second}")
+        raw.send(frame(h2.SETTINGS, h2.ACK, 0) + b"".join(frame(1, 5, n, request(LOADED, "/page")) for n in (3, 5)))
+        for n in (3, 5):
+            equal(len(raw.answer(n)[1]), 2000, "a page of two")
+        raw.close()
+
+
+@case
+def a_server_changes_how_many_streams_it_takes():
+    def serve(connection, number):
+        connection.send(h2.settings((3, 1)))
+        for kind, flags, stream, data in iter(connection.next, None):
+            if kind == h2.HEADERS:
+                connection.send(frame(h2.HEADERS, 5, stream, b"\x88") + h2.settings((3, 5)))
+    server = h2.Server(netns.OTHER_ORIGIN, CA.leaf(LOADED, file="load"), serve)
     try:
-        time.sleep(0.5)
-        connector = Connector(LOADED, "load")
-        p = subprocess.run([h2load, "-n", "8000", "-c", "16", "-m", "100", f"--connect-to=127.0.0.1:{connector.port}", f"https://{LOADED}/page"],
-                           capture_output=True, text=True, timeout=120)
-        line = next((l for l in p.stdout.splitlines() if l.startswith("requests:")), p.stdout + p.stderr)
-        expect("8000 succeeded, 0 failed, 0 errored" in line, line)
+        raw, told = Raw("changing", LOADED), []
+        raw.send(frame(h2.SETTINGS, h2.ACK, 0))
+
+        def is_new_limit(f):
+            if f[0] == h2.SETTINGS and not f[1] & h2.ACK and f[3][:2] == b"\0\3":
+                told.append(int.from_bytes(f[3][2:], "big"))
+                raw.send(frame(h2.SETTINGS, h2.ACK, 0))
+            return len(told) == wanted
+        wanted = 1
+        raw.frames(is_new_limit)
+        wanted = 2
+        raw.send(frame(1, 5, 1, request(LOADED, "/page")))
+        raw.frames(is_new_limit)
+        equal(told, [1, 5], "announced numbers of streams")
+        raw.close()
     finally:
-        process.kill()
-        process.wait()
+        server.stop()
+
+
+# ---- faults, in words
+
+@case
+def faults_of_a_client_are_told():
+    raw = Raw("broken")
+    raw.send(frame(h2.PRIORITY, 0, 0, bytes(5)))
+    raw.frames(lambda f: f[0] == h2.GOAWAY)
+    equal(gate.record("close", sandbox="broken")["client_fault"], "PRIORITY: stream_id == 0", "what was wrong")
+    equal(gate.record("close", sandbox="rapid", cause="protocol_error")["client_fault"], "rapid reset", "a flood")
+
+
+def told_of(sub, serve):
+    """The refusal's body and the tunnel's record, with an upstream that does this."""
+    server = h2.Server(netns.OTHER_ORIGIN, CA.leaf(LOADED, file="load"), serve)
+    try:
+        raw = Raw(sub, LOADED)
+        raw.send(frame(1, 5, 1, request(LOADED, "/page")))
+        _, body, code = raw.answer(1)
+        raw.close()
+        expect(b'"upstream_closed"' in body, f"{body} {code}")
+        return body.decode(), gate.record("close", sandbox=sub, alpn="h2")
+    finally:
+        server.stop()
+
+
+@case
+def faults_of_an_upstream_are_told():
+    def bad_frame(connection, number):
+        connection.send(h2.settings() + frame(h2.PING, 0, 1, bytes(8)))
+        connection.frames(lambda f: False)
+    body, tunnel = told_of("badframe", bad_frame)
+    expect("broke HTTP/2: PING: stream_id != 0" in body, body)
+    equal(tunnel["upstream_fault"], "the server broke HTTP/2: PING: stream_id != 0", "the tunnel's record")
+
+    def goes(connection, number):
+        connection.send(h2.settings() + frame(h2.GOAWAY, 0, 0, struct.pack(">II", 0x7fffffff, h2.ENHANCE_YOUR_CALM) + b"never repeated"))
+        connection.frames(lambda f: f[0] == h2.HEADERS)
+    body, tunnel = told_of("goes", goes)
+    expect("ended the connection: ENHANCE_YOUR_CALM" in body and "repeated" not in body, body)
+    equal(tunnel["upstream_fault"], "the server ended the connection: ENHANCE_YOUR_CALM", "the tunnel's record")
+
+    def no_message(connection, number):
+        connection.send(h2.settings())
+        connection.frames(lambda f: f[0] == h2.HEADERS)
+        connection.send(frame(h2.HEADERS, 5, 1, h2.block((":status", "200"), ("Upper", "case"))))
+        connection.frames(lambda f: False)
+    body, tunnel = told_of("nomessage", no_message)
+    expect("the answer is no HTTP/2 message, or was broken off: PROTOCOL_ERROR" in body, body)
 
 
 @case

@@ -557,6 +557,86 @@ TEST(a_refusal_does_not_read_a_large_body)
     teardown();
 }
 
+/* ---- how many streams ---- */
+
+TEST(the_number_of_streams_can_be_changed)
+{
+    setup();
+    peers_talk(client, server, RAW_MAX);
+    CHECK(client->settings == 1 && h2_session_peer_streams(client->s) == 128);
+    h2_session_set_streams(server->s, 2);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(client->settings == 2 && h2_session_peer_streams(client->s) == 2);
+    for (int i = 0; i < 5; i++)
+        send_request(client, "GET", "/", true);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(server->count == 2 && !client->msgs[2].closed);
+    h2_session_set_streams(server->s, 100);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(server->count == 5 && client->settings == 3);
+    h2_session_set_streams(server->s, 100);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(client->settings == 3);
+    teardown();
+}
+
+TEST(a_smaller_number_waits_until_it_fits)
+{
+    setup();
+    for (int i = 0; i < 5; i++)
+        send_request(client, "GET", "/", true);
+    peers_talk(client, server, RAW_MAX);
+    h2_session_set_streams(server->s, 2);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(server->count == 5 && client->settings == 1);
+    for (int i = 0; i < 3; i++)
+        send_status(server->msgs[i].stream, 204, true);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(client->settings == 2 && h2_session_peer_streams(client->s) == 2);
+    for (int i = 0; i < 5; i++)
+        CHECK(client->msgs[i].closed == (i < 3) && client->msgs[i].code == 0);
+    teardown();
+}
+
+/* What crosses the new number on its way is refused, and may be sent again. */
+TEST(streams_that_cross_a_smaller_number_are_refused)
+{
+    setup();
+    peers_talk(client, server, RAW_MAX);
+    for (int i = 0; i < 4; i++)
+        send_request(client, "GET", "/", true);
+    h2_session_output(client->s, &client->out);
+    h2_session_set_streams(server->s, 1);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(server->count == 1 && !client->msgs[0].closed && !h2_session_fault(server->s) && server->malformed == 0);
+    for (int i = 1; i < 4; i++)
+        CHECK(client->msgs[i].closed && client->msgs[i].code == H2_REFUSED_STREAM);
+    teardown();
+}
+
+/* One announcement waits for the acknowledgement of the one before: a peer that gives none makes nothing pile up. */
+TEST(announcements_wait_for_their_acknowledgement)
+{
+    setup();
+    peers_talk(client, server, RAW_MAX);
+    buf_clear(&server->out);
+    for (uint32_t n = 1; n < 1000; n++)
+        h2_session_set_streams(server->s, n % 100);
+    h2_session_output(server->s, &server->out);
+    CHECK(count_frames(buf_slice(&server->out), SETTINGS, 0, NULL) == 1);
+    CHECK(!h2_session_tick(server->s, server->now_ms + 20000) && h2_session_fault_code(server->s) == H2_SETTINGS_TIMEOUT);
+    teardown();
+    setup();
+    peers_talk(client, server, RAW_MAX);
+    h2_session_set_streams(server->s, 1);
+    h2_session_set_streams(server->s, 2);
+    h2_session_set_streams(server->s, 7);
+    peers_talk(client, server, RAW_MAX);
+    CHECK(h2_session_peer_streams(client->s) == 7 && client->settings == 3);
+    CHECK(h2_session_tick(server->s, server->now_ms + 20000));
+    teardown();
+}
+
 TEST(a_server_that_goes_finishes_what_it_began)
 {
     setup();

@@ -26,7 +26,7 @@ struct peer {
     struct buf out;
     struct msg msgs[MSGS_MAX];
     size_t count;
-    unsigned malformed, goaways, orphans; /* orphans: events of streams that nobody owns */
+    unsigned malformed, goaways, settings, orphans; /* orphans: events of streams that nobody owns */
     uint32_t goaway_code;
     int32_t goaway_last;
     bool hold;          /* data is not consumed */
@@ -129,8 +129,15 @@ peer_on_goaway(void *owner, int32_t last, uint32_t code)
     p->goaway_code = code;
 }
 
-static const struct h2_callbacks peer_callbacks = {peer_on_head,   peer_on_data,      peer_on_end,   peer_on_sent,
-                                                   peer_on_closed, peer_on_malformed, peer_on_goaway};
+static inline void
+peer_on_settings(void *owner)
+{
+    struct peer *p = owner;
+    p->settings++;
+}
+
+static const struct h2_callbacks peer_callbacks = {peer_on_head,   peer_on_data,      peer_on_end,    peer_on_sent,
+                                                   peer_on_closed, peer_on_malformed, peer_on_goaway, peer_on_settings};
 
 static inline struct peer *
 peer_with(enum h2_role role, const struct h2_limits *limits)

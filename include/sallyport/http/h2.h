@@ -76,6 +76,8 @@ struct h2_callbacks {
     void (*on_malformed)(void *owner);
     /* The peer goes: streams of ours above last_id were not looked at (they are closed with H2_REFUSED_STREAM). May come twice. */
     void (*on_goaway)(void *owner, int32_t last_id, uint32_t code);
+    /* SETTINGS of the peer are in force (NULL: nobody wants to know). */
+    void (*on_settings)(void *owner);
 };
 
 /* Our preface and SETTINGS wait in the output at once. */
@@ -96,6 +98,13 @@ bool h2_session_over(const struct h2_session *s);
 const char *h2_session_fault(const struct h2_session *s);
 uint32_t h2_session_fault_code(const struct h2_session *s);
 size_t h2_session_streams(const struct h2_session *s);
+/* The name of a code ("PROTOCOL_ERROR"), or "an unknown error". */
+const char *h2_code_text(uint32_t code);
+/* How many streams the peer lets us open at once (its SETTINGS_MAX_CONCURRENT_STREAMS); known after on_settings. */
+uint32_t h2_session_peer_streams(const struct h2_session *s);
+/* Server: how many the peer may have open. Fewer are announced when no more are open; what crosses that on the way is closed with
+ * H2_REFUSED_STREAM. */
+void h2_session_set_streams(struct h2_session *s, uint32_t streams);
 
 /* Server: says that no new stream is wanted; those under way, and those that cross this on the way, are served.
  * Client: nothing is sent; no new request is taken. */

@@ -23,7 +23,6 @@ struct h2_session {
     struct nghttp2_session *ng;
     struct h2_meter meter;
     int64_t now_ms;          /* as last told */
-    int64_t started_ms;
     struct list streams;
     struct list sent;        /* streams with sent_count to be told */
     size_t grown;            /* of limits.window_growth */
@@ -32,7 +31,9 @@ struct h2_session {
     struct h2_gap gaps[H2_GAPS_MAX]; /* the last ones */
     size_t gap_count;
     int32_t newest;          /* the highest id that the peer opened */
+    int64_t settings_ms;     /* when our last SETTINGS were submitted */
     bool settings_acked;
+    uint32_t streams_wanted; /* as a server: that limits.streams is to become */
     bool draining;
     uint32_t fault_code;
     char fault[H2_FAULT_SIZE]; /* "" while nothing is wrong */

@@ -31,6 +31,8 @@ bool inspect_was_used(const struct inspection *i);               /* a request ha
 bool inspect_refused_late(struct inspection *i, struct stream *upstream);
 /* Bytes of a request inside, for the tunnel's own record. */
 void inspect_count(struct inspection *i, uint64_t up, uint64_t down);
+/* What one side did wrong, for the tunnel's own record: a member's name, and words that are none of the peer's. */
+void inspect_note_fault(struct inspection *i, const char *member, const char *text);
 /* A request inside has ended, whatever way. */
 void inspect_child_ended(struct inspection *i);
 /* The connection inside has ended. */

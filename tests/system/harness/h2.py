@@ -2,6 +2,7 @@
 import socket
 import ssl
 import struct
+import threading
 
 from . import inner
 
@@ -88,15 +89,59 @@ class Client(Frames):
         self.send(preface)
 
     def answer(self, stream):
-        """(header block, body, code of a reset or None) of one stream."""
-        head, body, code = b"", b"", None
-        for kind, flags, sid, data in self.frames(lambda f: f[0] == GOAWAY or (f[2] == stream and (f[0] == RST_STREAM or (f[0] in (DATA, HEADERS) and f[1] & END_STREAM)))):
-            if sid == stream and kind == HEADERS:
+        """(header block, body, code of a reset or of a GOAWAY that is none of the polite kind, else None) of one stream."""
+        head, body = b"", b""
+        for kind, flags, sid, data in iter(self.next, None):
+            if kind == GOAWAY and data[4:8] != bytes(4):
+                return head, body, int.from_bytes(data[4:8], "big")
+            if sid != stream:
+                continue
+            if kind == RST_STREAM:
+                return head, body, int.from_bytes(data, "big")
+            if kind == HEADERS:
                 head += data
-            elif sid == stream and kind == DATA:
+            elif kind == DATA:
                 body += data
-            elif kind == RST_STREAM and sid == stream:
-                code = int.from_bytes(data, "big")
-            elif kind == GOAWAY:
-                code = int.from_bytes(data[4:8], "big")
-        return head, body, code
+            if kind in (HEADERS, DATA) and flags & END_STREAM:
+                break
+        return head, body, None
+
+
+class Server:
+    """A TLS server of HTTP/2 that does what `serve(connection, number)` says with each connection, in a thread: a Frames behind the
+    client's preface."""
+
+    def __init__(self, address, certificate, serve):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(*certificate)
+        self.context.set_alpn_protocols(["h2"])
+        self.serve, self.count, self.seen = serve, 0, []
+        self.listener = socket.create_server((address, 443))
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            self.count += 1
+            threading.Thread(target=self.handle, args=(s, self.count), daemon=True).start()
+
+    def handle(self, s, number):
+        try:
+            s.settimeout(20)
+            with self.context.wrap_socket(s, server_side=True) as tls:
+                preface = b""
+                while len(preface) < 24:
+                    more = tls.recv(24 - len(preface))
+                    if not more:
+                        return
+                    preface += more
+                self.serve(Frames(tls), number)
+        except OSError:
+            s.close()
+
+    def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)  # a thread that accepts would keep the address
+        self.listener.close()
