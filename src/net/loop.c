@@ -280,6 +280,37 @@ timer_running(const struct timer *t)
     return t->impl != NULL;
 }
 
+/* --- knocks ------------------------------------------------------------------------------------------------------ */
+
+static void
+knock_heard(evutil_socket_t fd, short what, void *arg)
+{
+    struct knock *k = arg;
+    (void)fd;
+    (void)what;
+    knock_stop(k);
+    k->fn(k->arg);
+}
+
+void
+knock_wait(struct loop *l, struct knock *k, int fd, void (*fn)(void *arg), void *arg)
+{
+    knock_stop(k);
+    k->fn = fn;
+    k->arg = arg;
+    k->impl = event_new(l->base, fd, EV_READ, knock_heard, k);
+    if (!k->impl || event_add(k->impl, NULL) != 0)
+        abort();
+}
+
+void
+knock_stop(struct knock *k)
+{
+    if (k->impl)
+        event_free(k->impl);
+    k->impl = NULL;
+}
+
 /* --- signals ----------------------------------------------------------------------------------------------------- */
 
 static void

@@ -21,6 +21,12 @@
 #define HEAD_MAX 8192
 #define TIMEOUT_MS 10000 /* for a whole exchange */
 
+struct door {
+    struct admin *admin;
+    struct listener *listener;
+    bool is_unix;
+};
+
 struct admin {
     struct loop *loop;
     struct role_start start;
@@ -28,11 +34,8 @@ struct admin {
     struct shared *shared;
     struct admin_view view;
     struct list connections;
-};
-
-struct door {
-    struct admin *admin;
-    bool is_unix;
+    struct door doors[ROLE_SOCKETS_MAX];
+    int door_count;          /* open ones */
 };
 
 struct connection {
@@ -233,6 +236,18 @@ use_bundle(struct admin *a, int fd, uint64_t generation)
     a->view.generation = generation;
 }
 
+/* When the first word of the gate's state is here, so that nobody is told another. */
+static void
+open_doors(struct admin *a)
+{
+    for (; a->door_count < a->start.socket_count; a->door_count++) {
+        const struct role_socket *socket = &a->start.sockets[a->door_count];
+        struct door *door = &a->doors[a->door_count];
+        *door = (struct door){.admin = a, .is_unix = strcmp(socket->name, "unix") == 0};
+        door->listener = listener_new(a->loop, socket->fd, false, on_accept, door);
+    }
+}
+
 static void
 on_control(void *owner, enum channel_event event, struct frame *frame)
 {
@@ -245,6 +260,7 @@ on_control(void *owner, enum channel_event event, struct frame *frame)
         return;
     if (frame->type == CONTROL_STATE) {
         memcpy(&a->view.state, frame->payload.ptr, sizeof a->view.state);
+        open_doors(a);
     } else if (frame->type == CONTROL_STOP) {
         loop_stop(a->loop);
     } else if (frame->type == CONTROL_BUNDLE) {
@@ -256,12 +272,14 @@ on_control(void *owner, enum channel_event event, struct frame *frame)
 }
 
 static void
-tear_down(struct admin *a, struct listener **listeners, int count)
+tear_down(struct admin *a)
 {
     while (!list_empty(&a->connections))
         free_connection(list_entry(list_first(&a->connections), struct connection, node));
-    for (int i = 0; i < count; i++)
-        listener_free(listeners[i]);
+    for (int i = 0; i < a->door_count; i++)
+        listener_free(a->doors[i].listener);
+    for (int i = 0; i < a->start.socket_count; i++)
+        free(a->start.sockets[i].name);
     channel_free(a->control);
     snapshot_unref(a->view.snapshot);
     loop_free(a->loop);
@@ -272,8 +290,6 @@ int
 admin_main(int argc, char **argv)
 {
     static struct admin a;
-    static struct door doors[ROLE_SOCKETS_MAX];
-    struct listener *listeners[ROLE_SOCKETS_MAX] = {0};
     struct err err = {0};
     if (role_begin(ROLE_ADMIN, argc, argv, &a.start, &err) < 0) {
         fprintf(stderr, "sallyport: %s\n", err.text);
@@ -291,14 +307,9 @@ admin_main(int argc, char **argv)
     use_bundle(&a, a.start.bundle, a.start.generation);
     if (confine(&a.start, &err) < 0)
         return role_fail(&a.start, &err);
-    for (int i = 0; i < a.start.socket_count; i++) {
-        doors[i] = (struct door){&a, strcmp(a.start.sockets[i].name, "unix") == 0};
-        listeners[i] = listener_new(a.loop, a.start.sockets[i].fd, false, on_accept, &doors[i]);
-        free(a.start.sockets[i].name);
-    }
     a.control = channel_new(a.loop, a.start.control, on_control, &a);
     channel_send(a.control, CONTROL_READY, slice_of("", 0), NULL, 0);
     loop_run(a.loop);
-    tear_down(&a, listeners, a.start.socket_count);
+    tear_down(&a);
     return 0;
 }

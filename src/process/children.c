@@ -37,8 +37,7 @@ children_prepare(struct supervisor *s)
     child_add(s, ROLE_KEEPER, 0)->wanted = s->running.ca_key >= 0;
     for (unsigned i = 0; i < s->worker_count; i++)
         child_add(s, ROLE_WORKER, i);
-    if (s->admin_socket >= 0 || s->admin_tcp >= 0)
-        child_add(s, ROLE_ADMIN, 0);
+    doors_watch(s);
 }
 
 struct child *
@@ -242,6 +241,13 @@ start_again(void *arg)
         diag(DIAG_ALARM, "the %s cannot be started: %s", role_name(c->role), err.text);
         timer_start(c->supervisor->loop, &c->restart, 1000, start_again, c);
     }
+}
+
+void
+child_want(struct child *c)
+{
+    c->wanted = true;
+    start_again(c);
 }
 
 /* More than five in a minute are not chance. */

@@ -1,5 +1,6 @@
-/* The sockets of the admin process: opened at start, and again when a reload names others. The process is confined, so it
- * is ended and started anew with them. */
+/* The sockets of the admin process: opened at start, and again when a reload names others. The process is started by the
+ * first who connects to one of them: many gates are never asked. It is confined, so with other sockets it is ended and
+ * started anew. */
 #include <unistd.h>
 
 #include "sallyport/base/diag.h"
@@ -25,9 +26,33 @@ doors_open(struct supervisor *s, struct err *err)
     return 0;
 }
 
+static void
+on_knock(void *arg)
+{
+    struct supervisor *s = arg;
+    struct child *c = child_of(s, ROLE_ADMIN);
+    knock_stop(&s->admin_knocks[0]);
+    knock_stop(&s->admin_knocks[1]);
+    if (s->phase <= PHASE_DRAINING)
+        child_want(c);
+}
+
+void
+doors_watch(struct supervisor *s)
+{
+    if (!child_of(s, ROLE_ADMIN))
+        child_add(s, ROLE_ADMIN, 0)->wanted = false;
+    if (s->admin_socket >= 0)
+        knock_wait(s->loop, &s->admin_knocks[0], s->admin_socket, on_knock, s);
+    if (s->admin_tcp >= 0)
+        knock_wait(s->loop, &s->admin_knocks[1], s->admin_tcp, on_knock, s);
+}
+
 void
 doors_close(struct supervisor *s)
 {
+    knock_stop(&s->admin_knocks[0]);
+    knock_stop(&s->admin_knocks[1]);
     if (s->admin_socket_path)
         unlink(s->admin_socket_path);
     if (s->admin_socket >= 0)
@@ -47,7 +72,7 @@ same_text(const char *a, const char *b)
 }
 
 static void
-start_anew(struct supervisor *s, struct child *c)
+open_anew(struct supervisor *s)
 {
     struct err err = {0};
     doors_close(s);
@@ -55,13 +80,7 @@ start_anew(struct supervisor *s, struct child *c)
         diag(DIAG_ALARM, "the admin endpoint: %s", err.text);
         doors_close(s);
     }
-    if (s->admin_socket < 0 && s->admin_tcp < 0)
-        return;
-    if (!c)
-        c = child_add(s, ROLE_ADMIN, 0);
-    c->wanted = true;
-    if (child_start(c, &err) < 0)
-        diag(DIAG_ALARM, "the admin process cannot be started: %s", err.text);
+    doors_watch(s);
 }
 
 void
@@ -74,5 +93,5 @@ doors_follow(struct supervisor *s)
     if (c && c->pid)
         child_stop(c); /* its end comes back here */
     else
-        start_anew(s, c);
+        open_anew(s);
 }

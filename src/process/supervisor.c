@@ -27,7 +27,7 @@
 static bool
 is_ready(const struct child *c)
 {
-    return c->ready || (c->role == ROLE_KEEPER && !c->wanted);
+    return c->ready || !c->wanted; /* keeper and admin are there when something needs them */
 }
 
 static bool
@@ -112,9 +112,13 @@ begin_drain(struct supervisor *s)
     supervisor_on_idle(s);
 }
 
+/* For the admin process to tell; nobody else asks. */
 static void
 note_usage(struct supervisor *s)
 {
+    const struct child *admin = child_of(s, ROLE_ADMIN);
+    if (!admin || !admin->pid)
+        return;
     struct usage sum = {0};
     usage_add(getpid(), &sum);
     for (size_t i = 0; i < s->child_count; i++)
@@ -128,11 +132,11 @@ note_usage(struct supervisor *s)
 void
 supervisor_on_ready(struct supervisor *s)
 {
+    note_usage(s);
     tell_admin(s);
     if (s->phase != PHASE_STARTING || !children_all(s, ROLE_NONE, is_ready))
         return;
     s->phase = PHASE_SERVING;
-    note_usage(s);
     tell_admin(s);
     service_notify("READY=1");
     cleanup_free char *listening = sockets_text(&s->sockets);

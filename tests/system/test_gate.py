@@ -500,6 +500,24 @@ def the_admin_socket_answers():
 
 
 @case
+def the_admin_process_starts_with_its_first_visitor():
+    g = gate().spawn()
+    with g:
+        eventually(lambda: "serving with" in g.stderr(), "the gate serves")
+        equal(g.get("http://allowed.example/").status, 200, "a request")
+        equal(g.children("admin"), [], "nobody asked for the admin process")
+        equal(g.admin("/readyz")[0], 200, "the first visitor's answer")
+        equal(len(g.children("admin")), 1, "admin processes")
+        expect(g.metric("process_open_fds") > 0, "the first metrics are whole")
+        pid = g.children("admin")[0]
+        g.config["admin"]["socket"] = g.path("other.sock")
+        g.write_config()
+        g.reload()
+        eventually(lambda: pid not in g.children("admin"), "with another socket the process ends")
+        eventually(lambda: g.admin("/healthz")[0] == 200, "the other socket answers")
+
+
+@case
 def the_tcp_admin_address_says_little():
     port = gates.free_port()
     with gate({"admin": {"address": f"127.0.0.1:{port}"}}):

@@ -163,6 +163,34 @@ on_signal(void *arg, int signo)
     loop_stop(loop);
 }
 
+static struct knock knocks[2];
+static int knock_fds[2];
+
+static void
+heard(void *arg)
+{
+    note(arg);
+    if (trace[0] && trace[1])
+        loop_stop(loop);
+    else
+        knock_wait(loop, &knocks[0], knock_fds[0], heard, arg);
+}
+
+TEST(a_knock_is_heard_once_and_not_after_it_was_stopped)
+{
+    begin();
+    CHECK(pipe(knock_fds) == 0 && write(knock_fds[1], "x", 1) == 1);
+    knock_wait(loop, &knocks[0], knock_fds[0], heard, TEXT("k"));
+    knock_wait(loop, &knocks[1], knock_fds[0], heard, TEXT("n"));
+    knock_stop(&knocks[1]);
+    loop_run(loop);
+    CHECK_STR(trace, "kk");
+    CHECK(!knocks[0].impl && !knocks[1].impl);
+    loop_free(loop);
+    close(knock_fds[0]);
+    close(knock_fds[1]);
+}
+
 TEST(signals_arrive_in_the_loop)
 {
     int got = 0;

@@ -43,6 +43,16 @@ void timer_start(struct loop *l, struct timer *t, int64_t delay_ms, void (*fn)(v
 void timer_stop(struct timer *t);   /* no callback afterwards */
 bool timer_running(const struct timer *t);
 
+/* Waiting until a descriptor can be read, once, embedded in its owner; zeroed is "not waiting". The descriptor stays the
+ * caller's, and stays open while it is waited for. */
+struct knock {
+    void *impl;
+    void (*fn)(void *arg);
+    void *arg;
+};
+void knock_wait(struct loop *l, struct knock *k, int fd, void (*fn)(void *arg), void *arg);
+void knock_stop(struct knock *k);   /* no callback afterwards */
+
 /* SIGTERM, SIGHUP and so on as callbacks in the loop. */
 void loop_on_signal(struct loop *l, int signo, void (*fn)(void *, int signo), void *arg);
 /* fn(arg) whenever fd can be read, for as long as the loop lives: inotify and the like. fd stays the caller's. */

@@ -93,6 +93,7 @@ struct supervisor {
     size_t child_count, worker_count;
     int admin_socket, admin_tcp; /* -1: none */
     char *admin_socket_path, *admin_address;
+    struct knock admin_knocks[2]; /* while there is no admin process: the first visitor starts it */
     struct watch *watch;
     struct timer deadline, housekeeping;
     int64_t crashes_ms[6];   /* the last worker crashes */
@@ -104,6 +105,7 @@ struct supervisor {
 void children_prepare(struct supervisor *s);   /* the table */
 struct child *child_add(struct supervisor *s, enum role role, unsigned slot);
 int child_start(struct child *c, struct err *err);
+void child_want(struct child *c);               /* starts it, again and again until it can be, and when it ends */
 void child_stop(struct child *c);               /* tells it to end now */
 void children_reap(struct supervisor *s);       /* after SIGCHLD */
 bool children_all(const struct supervisor *s, enum role role, bool (*is)(const struct child *c));
@@ -126,9 +128,10 @@ void watch_files(struct supervisor *s);
 char *own_addresses(const struct settings *settings);
 size_t bundle_kind(enum role role);
 
-/* doors.c: the admin process's sockets */
+/* doors.c: the admin process's sockets, and its start when somebody knocks there */
 int doors_open(struct supervisor *s, struct err *err);
 void doors_close(struct supervisor *s);
+void doors_watch(struct supervisor *s);
 /* After a reload: other sockets, or none, when the settings say so. */
 void doors_follow(struct supervisor *s);
 
