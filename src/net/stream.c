@@ -624,7 +624,7 @@ plain_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_le
     struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
     ssize_t n;
     do
-        n = sendmsg(s->fd, &msg, MSG_NOSIGNAL);
+        n = count == 1 ? send(s->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(s->fd, &msg, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     if (n >= 0) {
         *ret_len = (size_t)n;

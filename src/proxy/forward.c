@@ -385,11 +385,16 @@ fill_from_upstream(struct forward *f)
     bool more = false;
     while (!f->up_eof && buf_room(&f->up_in) >= FORWARD_RUN) {
         size_t got = 0;
-        enum stream_io io = stream_read(f->upstream, buf_reserve(&f->up_in, FORWARD_RUN), FORWARD_RUN, &got);
+        /* A head and the little that most answers are come through scratch memory, bulk into a buffer of its own. */
+        char *at = f->answered ? buf_reserve(&f->up_in, FORWARD_RUN) : f->x->proxy->scratch;
+        enum stream_io io = stream_read(f->upstream, at, FORWARD_RUN, &got);
         if (io == STREAM_AGAIN)
             break;
         if (io == STREAM_DONE) {
-            buf_commit(&f->up_in, got);
+            if (f->answered)
+                buf_commit(&f->up_in, got);
+            else
+                buf_append(&f->up_in, at, got);
             more = f->up_heard = true;
             if (got < FORWARD_RUN)
                 break;

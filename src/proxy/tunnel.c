@@ -120,14 +120,26 @@ pass(struct tunnel *t, struct side *from, struct side *to, struct slice bytes)
     return count(t, up, total);
 }
 
-/* An orderly end travels on once everything before it has. */
+/* An orderly end travels on once everything before it has. The second one is said by closing, which TLS cannot. */
 static void
 shut_if_done(struct side *from, struct side *to)
 {
     if (from->eof && !from->shut && buf_len(&from->held) == 0) {
         from->shut = true;
-        stream_shutdown_write(to->stream);
+        if (!to->shut || stream_tls(to->stream))
+            stream_shutdown_write(to->stream);
     }
+}
+
+/* After bytes or an end have moved: it is over, or goes on waiting. */
+static void
+settle(struct tunnel *t, struct side *from, struct side *to)
+{
+    shut_if_done(from, to);
+    if (t->client.shut && t->server.shut)
+        finish(t, from == &t->client ? "client_closed" : "upstream_closed");
+    else
+        update_interest(t);
 }
 
 static void
@@ -154,11 +166,7 @@ pump(struct tunnel *t, struct side *from, struct side *to)
         if (got < PROXY_SCRATCH)
             break; /* the loop tells when there is more, or an end */
     }
-    shut_if_done(from, to);
-    if (t->client.shut && t->server.shut)
-        finish(t, from == &t->client ? "client_closed" : "upstream_closed");
-    else
-        update_interest(t);
+    settle(t, from, to);
 }
 
 /* ---- the first flight ---- */
@@ -172,9 +180,9 @@ begin_relay(struct tunnel *t)
     exchange_enter(x, EXCHANGE_RELAYING);
     if (buf_len(&t->client.held) && !count(t, true, buf_len(&t->client.held)))
         return;
-    pump(t, &t->client, &t->server);
-    if (!t->over)
-        pump(t, &t->server, &t->client);
+    /* What either side has said since, the loop tells. */
+    if (flush(t, &t->client, &t->server))
+        settle(t, &t->client, &t->server);
 }
 
 static void
@@ -327,10 +335,14 @@ peek(struct tunnel *t)
 static void
 read_first_flight(struct tunnel *t)
 {
-    while (!t->client.eof && buf_room(&t->client.held)) {
-        size_t got = 0, room = buf_room(&t->client.held);
-        room = room < 16384 ? room : 16384;
-        enum stream_io io = stream_read(t->client.stream, buf_reserve(&t->client.held, room), room, &got);
+    struct buf *held = &t->client.held;
+    char *scratch = t->x->proxy->scratch;
+    size_t got = 0, room = 0;
+    /* A short read was all there is: the loop tells when there is more, or an end. */
+    while (got == room && !t->client.eof && (room = buf_room(held)) > 0) {
+        room = room < PROXY_SCRATCH ? room : PROXY_SCRATCH;
+        got = 0;
+        enum stream_io io = stream_read(t->client.stream, scratch, room, &got);
         if (io == STREAM_AGAIN)
             break;
         if (io == STREAM_ERROR) {
@@ -338,7 +350,7 @@ read_first_flight(struct tunnel *t)
             return;
         }
         t->client.eof = io == STREAM_EOF;
-        buf_commit(&t->client.held, got);
+        buf_append(held, scratch, got);
     }
     peek(t);
     if (!t->over && !t->refused)
