@@ -135,6 +135,7 @@ TEST(what_clients_read)
         {"github", "GET", "/o/r.git/info/refs?service=git-upload-pack", NULL, 0}, {"github", "POST", "/o/r.git/git-upload-pack", GIT_TYPE, 700},
         {"github", "GET", "/o/r/releases/download/v1/x.tar.gz", NULL, 0}, {"swift", "POST", "/o/r/git-upload-pack", GIT_TYPE, BODY_ANY_LENGTH},
         {"cocoapods", "GET", "/cocoa/all_pods_versions_0_0_0.txt", NULL, 0}, {"cocoapods-specs", "GET", "/CocoaPods/Specs/master/x", NULL, 0},
+        {"npm", "GET", "/", NULL, 0}, {"oci", "HEAD", "/", NULL, 0}, {"pypi", "GET", "/", NULL, 0},
         {"ocsp", "POST", "/", "application/ocsp-request", 80}, {"files", "GET", "/any/where%20else/x+y~1%3a2.deb?q", NULL, 0},
     };
     HOLD(rows, REASON_OK);
