@@ -7,7 +7,7 @@
 #include "sallyport/proxy/request.h"
 #include "sallyport/proxy/tunnel.h"
 
-#define TUNE_AFTER_MS 2000
+#define TUNE_AFTER_MS 20000
 /* Everything is looked at that often, due or not: the two clocks do not run at quite the same pace. */
 #define DUE_AFTER_MS 60000
 
