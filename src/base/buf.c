@@ -10,7 +10,7 @@
 
 #include "sallyport/base/mem.h"
 
-#define BUF_SIZE_MIN 256 /* a reply head or a short record */
+#define BUF_SIZE_MIN 128 /* what a connection has said that says little */
 
 void
 buf_init(struct buf *b, size_t cap)
