@@ -21,16 +21,24 @@
 /* What the stapled OCSP response came to. */
 enum staple { STAPLE_UNSEEN = 0, STAPLE_FINE, STAPLE_REVOKED, STAPLE_MISSING };
 
+/* The sessions of one key: a ticket of TLS 1.3 is used once (RFC 8446 appendix C.4), and connections come several at once. */
+struct stock {
+    struct list sessions;    /* the oldest first; never empty between calls */
+    char key[SHA256_HEX_SIZE];
+};
+
 struct session {
     struct list_node node;   /* in upstream_tls.recent */
-    char key[SHA256_HEX_SIZE];
+    struct list_node sibling; /* in stock.sessions */
+    struct stock *stock;
     SSL_SESSION *session;
+    int64_t until_s;
 };
 
 struct upstream_tls {
     unsigned refs;
     SSL_CTX *context;
-    struct map *sessions;    /* key -> struct session */
+    struct map *stocks;      /* key -> struct stock */
     struct list recent;      /* the least recently made first */
 };
 
@@ -38,6 +46,8 @@ struct upstream_tls {
 struct connection {
     struct upstream_tls *upstream;
     char key[SHA256_HEX_SIZE];
+    int64_t until_s;         /* how long what was verified may be relied on, by the wall clock; at first the resumed session's */
+    bool verified;           /* until_s is this connection's own, or confirmed */
     enum staple staple;
     int alert_sent, alert_received; /* -1: none */
     int reason;              /* OpenSSL's own, when it gave up; 0: none */
@@ -48,41 +58,88 @@ struct connection {
 static void
 forget(struct upstream_tls *u, struct session *s)
 {
-    map_remove(u->sessions, slice_str(s->key));
+    struct stock *stock = s->stock;
+    list_remove(&stock->sessions, &s->sibling);
     list_remove(&u->recent, &s->node);
     SSL_SESSION_free(s->session);
     free(s);
+    if (list_empty(&stock->sessions)) {
+        map_remove(u->stocks, slice_str(stock->key));
+        free(stock);
+    }
 }
 
-/* Takes the session over. The newest of a key replaces the one before: TLS 1.3 sends several, one is enough. */
 static void
-remember(struct upstream_tls *u, const char *key, SSL_SESSION *session)
+forget_all(struct upstream_tls *u, const char *key)
 {
-    struct session *s = map_get(u->sessions, slice_str(key));
-    if (s)
-        forget(u, s);
-    s = mem_zalloc(sizeof *s);
-    memcpy(s->key, key, sizeof s->key);
+    struct stock *stock = map_get(u->stocks, slice_str(key));
+    for (size_t left = stock ? stock->sessions.count : 0; left; left--)
+        forget(u, list_entry(list_first(&stock->sessions), struct session, sibling));
+}
+
+static struct stock *
+stock_of(struct upstream_tls *u, const char *key)
+{
+    struct stock *stock = map_get(u->stocks, slice_str(key));
+    if (stock)
+        return stock;
+    stock = mem_zalloc(sizeof *stock);
+    memcpy(stock->key, key, sizeof stock->key);
+    list_init(&stock->sessions);
+    map_put(u->stocks, slice_str(stock->key), stock);
+    return stock;
+}
+
+/* Takes the session over. */
+static void
+remember(struct upstream_tls *u, const char *key, SSL_SESSION *session, int64_t until_s)
+{
+    struct session *s = mem_zalloc(sizeof *s);
+    s->stock = stock_of(u, key);
     s->session = session;
-    map_put(u->sessions, slice_str(s->key), s);
+    s->until_s = until_s;
+    list_append(&s->stock->sessions, &s->sibling);
     list_append(&u->recent, &s->node);
+    if (s->stock->sessions.count > UPSTREAM_SESSIONS_OF_ONE)
+        forget(u, list_entry(list_first(&s->stock->sessions), struct session, sibling));
     while (u->recent.count > UPSTREAM_SESSIONS_MAX)
         forget(u, list_entry(list_first(&u->recent), struct session, node));
 }
 
-/* Not for long: what was verified then may have expired since. OpenSSL stamps sessions by the wall clock, as it judges
- * certificates, so that this is the one clock to compare with. */
-static void
+/* The newest. What is too old makes way, and the older ones with it. Returns how long it may be relied on, 0 without one.
+ * OpenSSL stamps sessions by the wall clock, as it judges certificates, so that this is the one clock to compare with. */
+static int64_t
 resume(struct upstream_tls *u, SSL *ssl, const char *key)
 {
-    struct session *s = map_get(u->sessions, slice_str(key));
+    struct stock *stock = map_get(u->stocks, slice_str(key));
+    struct session *s = stock ? list_entry(list_last(&stock->sessions), struct session, sibling) : NULL;
+    int64_t now = (int64_t)time(NULL);
     if (!s)
-        return;
-    int64_t age = (int64_t)time(NULL) - (int64_t)SSL_SESSION_get_time(s->session);
-    if (age >= 0 && age < UPSTREAM_SESSION_AGE_S && age < SSL_SESSION_get_timeout(s->session) && SSL_SESSION_is_resumable(s->session))
-        SSL_set_session(ssl, s->session);
-    else
+        return 0;
+    int64_t age = now - (int64_t)SSL_SESSION_get_time(s->session), until_s = s->until_s;
+    if (age < 0 || age >= SSL_SESSION_get_timeout(s->session) || now >= until_s || !SSL_SESSION_is_resumable(s->session)) {
+        forget_all(u, key);
+        return 0;
+    }
+    SSL_set_session(ssl, s->session);
+    if (SSL_SESSION_get_protocol_version(s->session) >= TLS1_3_VERSION)
         forget(u, s);
+    return until_s;
+}
+
+/* Not for long, and never beyond the end of a certificate that was verified: who resumes shows none. A session that came of
+ * resuming another relies on what that one did, however new its ticket. */
+static int64_t
+reliable_until(SSL *ssl)
+{
+    STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
+    int64_t until = (int64_t)time(NULL) + UPSTREAM_SESSION_AGE_S;
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        struct tm tm = {0};
+        int64_t end = ASN1_TIME_to_tm(X509_get0_notAfter(sk_X509_value(chain, i)), &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+        until = end < until ? end : until;
+    }
+    return chain ? until : 0;
 }
 
 /* ---- one connection ---- */
@@ -124,7 +181,12 @@ on_session(SSL *ssl, SSL_SESSION *session)
     struct connection *c = connection_of(ssl);
     if (!c || SSL_get_verify_result(ssl) != X509_V_OK)
         return 0;
-    remember(c->upstream, c->key, session);
+    if (!SSL_session_reused(ssl) && !c->verified)
+        c->until_s = reliable_until(ssl);
+    c->verified = true;
+    if (c->until_s == 0)
+        return 0;
+    remember(c->upstream, c->key, session, c->until_s);
     return 1;
 }
 
@@ -246,7 +308,7 @@ upstream_tls_new(struct slice roots_pem, struct err *err)
     struct upstream_tls *u = mem_zalloc(sizeof *u);
     u->refs = 1;
     u->context = context;
-    u->sessions = map_new();
+    u->stocks = map_new();
     list_init(&u->recent);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(context, on_session);
@@ -263,7 +325,7 @@ upstream_tls_unref(struct upstream_tls *u)
         return;
     while (!list_empty(&u->recent))
         forget(u, list_entry(list_first(&u->recent), struct session, node));
-    map_free(u->sessions, NULL);
+    map_free(u->stocks, NULL);
     SSL_CTX_free(u->context);
     free(u);
 }
@@ -326,7 +388,7 @@ upstream_tls_prepare(struct upstream_tls *u, SSL *ssl, const struct host *host, 
     SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     if (!offer_alpn(ssl, alpn, alpn_count))
         return false;
-    resume(u, ssl, c->key);
+    c->until_s = resume(u, ssl, c->key);
     return true;
 }
 
@@ -439,14 +501,13 @@ void
 upstream_tls_explain(SSL *ssl, struct upstream_fault *ret)
 {
     const struct connection *c = ssl ? connection_of(ssl) : NULL;
-    struct session *stale = c ? map_get(c->upstream->sessions, slice_str(c->key)) : NULL;
     const char *text = ssl ? explain_certificate(c, SSL_get_verify_result(ssl)) : NULL;
     ret->certificate = text != NULL;
     if (!text)
         text = explain_protocol(c);
     snprintf(ret->detail, sizeof ret->detail, "%s", text);
-    if (stale) /* a session that the server stumbles over is not offered again */
-        forget(c->upstream, stale);
+    if (c) /* a session that the server stumbles over is not offered again, nor one of its age */
+        forget_all(c->upstream, c->key);
 }
 
 bool

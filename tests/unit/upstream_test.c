@@ -22,6 +22,7 @@ struct made {
 struct recipe {
     const char *cn, *alt, *constraints;
     int from_days, to_days; /* both 0: -1 to 30 */
+    int to_s;               /* not 0: seconds from now, in place of days */
     int rsa_bits;           /* 0: P-256 */
     bool sha1, ca, must_staple, client_only;
 };
@@ -47,7 +48,7 @@ make(const struct recipe *r, const struct made *issuer)
     X509_set_version(m.cert, 2);
     ASN1_INTEGER_set(X509_get_serialNumber(m.cert), serial++);
     X509_gmtime_adj(X509_getm_notBefore(m.cert), 86400L * (usual ? -1 : r->from_days));
-    X509_gmtime_adj(X509_getm_notAfter(m.cert), 86400L * (usual ? 30 : r->to_days));
+    X509_gmtime_adj(X509_getm_notAfter(m.cert), r->to_s ? r->to_s : 86400L * (usual ? 30 : r->to_days));
     X509_NAME_add_entry_by_txt(X509_get_subject_name(m.cert), "CN", MBSTRING_ASC, (const unsigned char *)r->cn, -1, -1, 0);
     X509_set_issuer_name(m.cert, X509_get_subject_name(parent));
     X509_set_pubkey(m.cert, m.key);
@@ -447,6 +448,53 @@ TEST(sessions_stay_with_partition_host_and_port)
     begin();
     check_resumption(TLS1_3_VERSION);
     check_resumption(TLS1_2_VERSION);
+}
+
+/* A client that opens several at once resumes with each, as far as there are tickets, and with none twice. */
+TEST(connections_at_once_resume_with_a_ticket_each)
+{
+    struct tls_pair p[4];
+    struct way w = {.host = "www.example.test", .partition = "at once"};
+    static const int resumed[] = {1, 1, 0};
+    begin();
+    struct made m = make(&(struct recipe){.cn = "x", .alt = "DNS:www.example.test"}, &root);
+    SSL_CTX *server = server_context(&m); /* gives two tickets */
+    CHECK(shake(server, &w, &p[3]));
+    for (size_t i = 0; i < 3; i++) {
+        p[i] = (struct tls_pair){client_of(upstream, &w), SSL_new(server)};
+        tls_pair_join(&p[i]);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        CHECK(tls_pair_shake(&p[i]));
+        CHECK_THAT(SSL_session_reused(p[i].client) == resumed[i], "connection %zu", i);
+    }
+    for (size_t i = 0; i < 4; i++)
+        tls_pair_done(&p[i]);
+    SSL_CTX_free(server);
+    drop(&m);
+}
+
+/* Whoever resumes is shown no certificate: what was verified ends when the certificate does, however new the ticket. */
+TEST(no_session_outlives_the_certificate)
+{
+    struct tls_pair p;
+    struct way w = {.host = "www.example.test", .partition = "short"};
+    struct upstream_fault fault;
+    begin();
+    struct made m = make(&(struct recipe){.cn = "x", .alt = "DNS:www.example.test", .to_s = 3}, &root);
+    SSL_CTX *server = server_context(&m);
+    CHECK(shake(server, &w, &p) && !SSL_session_reused(p.client));
+    tls_pair_done(&p);
+    CHECK(shake(server, &w, &p) && SSL_session_reused(p.client));
+    tls_pair_done(&p);
+    struct timespec wait = {.tv_sec = 4};
+    nanosleep(&wait, NULL);
+    CHECK(!shake(server, &w, &p));
+    upstream_tls_explain(p.client, &fault);
+    CHECK_THAT(fault.certificate && strstr(fault.detail, "expired"), "%s", fault.detail);
+    tls_pair_done(&p);
+    SSL_CTX_free(server);
+    drop(&m);
 }
 
 TEST(other_roots_forget_all_sessions)

@@ -14,7 +14,8 @@
 #include "sallyport/http/target.h"
 
 #define UPSTREAM_SESSIONS_MAX 2048      /* kept sessions; each holds the peer's chain */
-#define UPSTREAM_SESSION_AGE_S 3600     /* older ones are not resumed: certificates are looked at again */
+#define UPSTREAM_SESSIONS_OF_ONE 32     /* for one host, port and partition: connections that begin at once */
+#define UPSTREAM_SESSION_AGE_S 3600     /* since certificates were verified; then they are looked at again */
 #define UPSTREAM_ALPN_SIZE 32           /* one name with NUL, as struct hello has them */
 
 struct upstream_tls; /* counted references */
