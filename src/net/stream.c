@@ -4,7 +4,8 @@
  *
  * What the socket is asked for is computed in one place, stream_rearm. Reading is armed once and then left armed: the
  * owner's "no more for now" costs a system call only if bytes really arrive meanwhile. Writing is disarmed at once, as a
- * socket is nearly always writable. */
+ * socket is nearly always writable. A read that gave less than was asked for has emptied the socket: none is tried again
+ * before the loop says that there is more. */
 #include "sallyport/net/stream.h"
 
 #include <assert.h>
@@ -31,6 +32,8 @@ struct tls_side {
     size_t first_at, first_len;
     size_t blocked_len;        /* bytes of the SSL_write that must be repeated with at least as many; 0: none */
     bool handshaking;
+    bool to_begin;             /* the client's first flight is still to be written */
+    bool more;                 /* the last read ended before OpenSSL had no more: it may hold whole records */
     bool handshake_wants_write, read_wants_write, write_wants_read;
     bool ended;                /* close_notify was read */
     bool socket_ended;         /* the BIO has seen FIN */
@@ -56,6 +59,7 @@ struct stream {
     int fd;
     short armed;               /* EV_READ, EV_WRITE as libevent knows it */
     bool want_read : 1, want_write : 1;
+    bool drained : 1;          /* the socket had no more; it says so itself when it has */
     bool in_event : 1;         /* inside the owner's callback: rearm once, after it */
     bool write_broken : 1;     /* writing failed; what the peer sent before can still be read */
     bool failed : 1, failure_told : 1;
@@ -73,7 +77,7 @@ static bool
 stream_has_pending(const struct stream *s)
 {
     const struct tls_side *t = s->tls;
-    return t && (SSL_pending(t->ssl) > 0 || t->first_at < t->first_len || t->ended);
+    return t && (t->to_begin || t->first_at < t->first_len || t->ended || (t->more && SSL_has_pending(t->ssl)));
 }
 
 static short
@@ -141,17 +145,17 @@ stream_arm(struct stream *s, short which, bool on)
     }
 }
 
-/* Brings what libevent waits for into line with what the stream waits for. `fired` has what has just fired: reading that
- * nobody wants is disarmed only then. */
+/* Brings what libevent waits for into line with what the stream waits for. `unwanted` has what has just fired without being
+ * waited for: reading that nobody wants is disarmed only then. */
 static void
-stream_rearm(struct stream *s, short fired)
+stream_rearm(struct stream *s, short unwanted)
 {
     if (s->freed || s->in_event)
         return;
     short need = stream_interest(s);
     if ((need & EV_READ) && !(s->armed & EV_READ))
         stream_arm(s, EV_READ, true);
-    else if (!(need & EV_READ) && (s->armed & EV_READ) && ((fired & EV_READ) || s->failed))
+    else if (!(need & EV_READ) && (s->armed & EV_READ) && ((unwanted & EV_READ) || s->failed))
         stream_arm(s, EV_READ, false);
     if (((need ^ s->armed) & EV_WRITE) != 0)
         stream_arm(s, EV_WRITE, (need & EV_WRITE) != 0);
@@ -191,6 +195,24 @@ stream_break_writing(struct stream *s)
     return STREAM_ERROR;
 }
 
+/* --- the socket -------------------------------------------------------------------------------------------------- */
+
+/* As recv, without interruptions, and without a system call where it would say EAGAIN. */
+static ssize_t
+socket_read(struct stream *s, void *data, size_t size)
+{
+    ssize_t n;
+    if (s->drained) {
+        errno = EAGAIN;
+        return -1;
+    }
+    do
+        n = recv(s->fd, data, size, 0);
+    while (n < 0 && errno == EINTR);
+    s->drained = n < 0 ? errno == EAGAIN : n > 0 && (size_t)n < size;
+    return n;
+}
+
 /* --- TLS: a BIO over the descriptor, with the bytes that came first in front -------------------------------------- */
 
 static int
@@ -209,10 +231,7 @@ bio_read(BIO *bio, char *out, int size)
         t->first_at += n;
         return (int)n;
     }
-    ssize_t n;
-    do
-        n = recv(s->fd, out, (size_t)size, 0);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = socket_read(s, out, (size_t)size);
     if (n < 0 && errno == EAGAIN)
         BIO_set_retry_read(bio);
     if (n == 0)
@@ -299,6 +318,7 @@ static void
 tls_handshake_step(struct stream *s)
 {
     struct tls_side *t = s->tls;
+    t->to_begin = false;
     ERR_clear_error();
     int n = SSL_do_handshake(t->ssl);
     if (n != 1) {
@@ -307,6 +327,8 @@ tls_handshake_step(struct stream *s)
         return;
     }
     t->handshaking = false;
+    t->more = true;
+    SSL_free_buffers(t->ssl);
     stream_emit(s, STREAM_SECURED);
 }
 
@@ -329,6 +351,7 @@ stream_begin_tls(struct stream *s, SSL_CTX *context, struct slice first)
     BIO_set_data(bio, s);
     BIO_set_init(bio, 1);
     SSL_set_bio(t->ssl, bio, bio);
+    SSL_set_read_ahead(t->ssl, 1); /* all that has come by one call, not header and record by two each */
     SSL_set_mode(t->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                              SSL_MODE_RELEASE_BUFFERS);
 }
@@ -360,7 +383,7 @@ stream_connect_tls(struct stream *s, SSL_CTX *context, const char *server_name)
 {
     stream_begin_tls(s, context, slice_of(NULL, 0));
     SSL_set_connect_state(s->tls->ssl);
-    s->tls->handshake_wants_write = true; /* the client speaks first */
+    s->tls->to_begin = true; /* at the end of this turn: what is connected can be written to */
     if (!tls_expect_name(s->tls->ssl, server_name))
         stream_fail(s);
     stream_rearm(s, 0);
@@ -387,6 +410,10 @@ tls_read(struct stream *s, void *data, size_t size, size_t *ret_len)
         else
             io = tls_result(s, ret, &t->read_wants_write, SSL_ERROR_WANT_WRITE);
     }
+    t->more = io == STREAM_DONE;
+    /* The reading of a session ticket sets up a buffer for writing that only the next write would release. */
+    if (io == STREAM_AGAIN)
+        SSL_free_buffers(t->ssl);
     if (total == 0)
         return io;
     *ret_len = total; /* an end or a failure is seen by the next read */
@@ -476,9 +503,12 @@ static void
 stream_fired(struct stream *s, short fired)
 {
     struct tls_side *t = s->tls;
+    short unwanted = fired & (short)~stream_interest(s);
+    if (fired & EV_READ)
+        s->drained = false;
     if (t && t->handshaking) {
         tls_handshake_step(s);
-        stream_rearm(s, fired);
+        stream_rearm(s, unwanted);
         return;
     }
     if (t && t->closing && (fired & EV_WRITE))
@@ -491,7 +521,7 @@ stream_fired(struct stream *s, short fired)
     bool begun = s->tls && s->tls->handshaking;
     if (s->want_write && !s->failed && !s->freed && !begun && (fired & write_on))
         stream_emit(s, STREAM_WRITABLE);
-    stream_rearm(s, fired);
+    stream_rearm(s, unwanted);
 }
 
 static void
@@ -605,10 +635,7 @@ stream_want(struct stream *s, bool readable, bool writable)
 static enum stream_io
 plain_read(struct stream *s, void *data, size_t size, size_t *ret_len)
 {
-    ssize_t n;
-    do
-        n = recv(s->fd, data, size, 0);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = socket_read(s, data, size);
     if (n > 0) {
         *ret_len = (size_t)n;
         return STREAM_DONE;

@@ -787,6 +787,55 @@ TEST(a_handshake_that_trickles_in_byte_by_byte_is_put_together)
     end_tls();
 }
 
+#define RECORD_OF_THREE (5 + 3 + 1 + 16) /* header, bytes, kind, tag: TLS 1.3 */
+
+static size_t
+drain(int fd, char *wire, size_t size)
+{
+    ssize_t n = recv(fd, wire, size, 0);
+    return n > 0 ? (size_t)n : 0;
+}
+
+/* One call may bring several records and a piece of the next: the whole ones are told, the piece is waited for, not asked for. */
+TEST(records_that_come_together_are_all_told_and_a_piece_does_not_spin)
+{
+    int fds[2];
+    char wire[8192];
+    size_t n;
+    begin_tls();
+    tcp_pair(fds);
+    struct stream *direct = a.stream;
+    a.stream = stream_new(loop, fds[0], on_event, &a);
+    stream_connect_tls(a.stream, client, "gw.example.test");
+    stream_accept_tls(b.stream, server, slice_of(NULL, 0));
+    int far = stream_raw_fd(direct);
+    for (int i = 0; i < 1000 && !(a.secured && b.secured); i++) {
+        n = drain(fds[1], wire, sizeof wire);
+        CHECK(send(far, wire, n, 0) == (ssize_t)n);
+        n = drain(far, wire, sizeof wire);
+        CHECK(send(fds[1], wire, n, 0) == (ssize_t)n);
+        run_loop_for(0);
+    }
+    b.read_at_most = 3;
+    stream_want(b.stream, true, false);
+    for (int i = 0; i < 3; i++)
+        CHECK(stream_write_slice(a.stream, slice_str(i == 0 ? "one" : i == 1 ? "two" : "six"), &n) == STREAM_DONE && n == 3);
+    size_t len = 0;
+    for (int i = 0; i < 100 && len < 3 * RECORD_OF_THREE; i++, run_loop_for(1))
+        len += drain(fds[1], wire + len, sizeof wire - len);
+    CHECK_THAT(len == 3 * RECORD_OF_THREE, "%zu bytes", len);
+    CHECK(send(far, wire, len - 10, 0) == (ssize_t)len - 10);
+    run_loop_for(30);
+    CHECK(b.got_len == 6 && memcmp(b.got, "onetwo", 6) == 0);
+    CHECK_THAT(b.readable <= 4, "%d events", b.readable);
+    CHECK(send(far, wire + len - 10, 10, 0) == 10);
+    run_loop_for(30);
+    CHECK(b.got_len == 9 && memcmp(b.got + 6, "six", 3) == 0);
+    stream_free(direct);
+    close(fds[1]);
+    end_tls();
+}
+
 TEST(a_write_side_that_broke_does_not_spin)
 {
     size_t n;
