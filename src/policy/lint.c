@@ -226,7 +226,7 @@ lint_privates(struct linting *l)
 
 struct unseen {
     const struct policy *p;
-    size_t hosts, unseen;
+    size_t hosts, unseen, plain;
     char first[ENTRY_TEXT_SIZE];
 };
 
@@ -234,8 +234,8 @@ static void
 note_unseen(void *ctx, const struct host_entry *e, bool plain_http)
 {
     struct unseen *u = ctx;
-    (void)plain_http;
     u->hosts++;
+    u->plain += plain_http;
     if (e->suffix || policy_inspects(u->p, &e->host, 443, false))
         return;
     if (u->unseen++ == 0)
@@ -262,6 +262,9 @@ lint_registries(struct linting *l)
         note(l, LINT_NOTE, "not-inspected", "package_access",
              "reading and publishing look the same in a tunnel: both are open for %zu of %zu entries, the first is %s; name them in inspect.hosts",
              u.unseen, u.hosts, u.first);
+    if (u.plain)
+        note(l, LINT_NOTE, "not-inspected", "package_access",
+             "%zu entries have port 80 too: plain requests to it are judged, and a tunnel to it (CONNECT, run --transparent) is not looked into", u.plain);
 }
 
 static void

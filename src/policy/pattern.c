@@ -14,6 +14,7 @@ struct pattern {
     pcre2_code *code;
     pcre2_match_data *block;
     pcre2_match_context *limits;
+    bool jit_due; /* at the first match */
 };
 
 static bool jit_on = true;
@@ -47,6 +48,15 @@ compile(struct slice text, uint32_t more, struct err *err)
     return code;
 }
 
+/* Without it the interpreter matches, under the same limits. */
+static void
+use_jit(struct pattern *p)
+{
+    if (p->jit_due)
+        (void)pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
+    p->jit_due = false;
+}
+
 static struct pattern *
 pattern_new(struct slice text, uint32_t more, struct err *err)
 {
@@ -66,15 +76,17 @@ pattern_new(struct slice text, uint32_t more, struct err *err)
     pcre2_set_match_limit(p->limits, PATTERN_MATCH_LIMIT);
     pcre2_set_depth_limit(p->limits, PATTERN_MATCH_LIMIT);
     pcre2_set_heap_limit(p->limits, PATTERN_HEAP_KB);
-    if (jit_on)
-        (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* without it the interpreter matches, under the same limits */
+    p->jit_due = jit_on;
     return p;
 }
 
 struct pattern *
 pattern_compile(struct slice text, struct err *err)
 {
-    return pattern_new(text, 0, err);
+    struct pattern *p = pattern_new(text, 0, err);
+    if (p)
+        use_jit(p);
+    return p;
 }
 
 struct pattern *
@@ -97,6 +109,8 @@ pattern_free(struct pattern *p)
 enum pattern_result
 pattern_match(const struct pattern *p, struct slice subject)
 {
+    if (p->jit_due)
+        use_jit((struct pattern *)(uintptr_t)p);
     int n = pcre2_match(p->code, (PCRE2_SPTR)subject.ptr, subject.len, 0, 0, p->block, p->limits);
     if (n >= 0)
         return PATTERN_YES;

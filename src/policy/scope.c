@@ -156,9 +156,9 @@ access_detail(const struct walk *w, size_t manager, const struct host_entry *e, 
     if (w->p->managers_write)
         snprintf(text, SCOPE_DETAIL_SIZE, "read and write");
     else if (seen)
-        snprintf(text, SCOPE_DETAIL_SIZE, "read: %s", reads);
+        snprintf(text, SCOPE_DETAIL_SIZE, "read: %s%s", reads, plain_http ? "; in a tunnel to port 80 read and write" : "");
     else if (plain_http)
-        snprintf(text, SCOPE_DETAIL_SIZE, "read on port 80: %s; not inspected on 443, so read and write", reads);
+        snprintf(text, SCOPE_DETAIL_SIZE, "by plain requests read: %s; tunnels are not inspected, so read and write", reads);
     else
         snprintf(text, SCOPE_DETAIL_SIZE, "not inspected, so read and write");
 }

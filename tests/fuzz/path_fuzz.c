@@ -1,5 +1,6 @@
 /* Paths. Held here: a normal form begins with a slash, has no dot or empty segment, no control byte, no backslash and no escape
- * left in it, is not longer than the path, and is its own normal form. */
+ * left in it, is not longer than the path, and is its own normal form. The form for registries keeps escaped slashes and no other
+ * percent sign, and is the same where there are none. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -30,6 +31,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             assert(again_len == len && memcmp(out, again, len) == 0);
         }
         (void)pattern_match(pattern, slice_of(out, len));
+    }
+    if (path_normalise_marked(slice_of(data, size), again, &again_len)) {
+        assert(again_len >= 1 && again_len <= size && again[0] == '/' && again[again_len] == '\0');
+        for (const char *p = again; (p = strchr(p, '%')); p++)
+            assert(strncmp(p, "%2F", 3) == 0);
+        assert(!strstr(again, "/../") && !strstr(again, "%2F..%2F") && !strstr(again, "/..%2F") && !strstr(again, "%2F../"));
+        if (!strchr(again, '%'))
+            assert(path_normalise(slice_of(data, size), out, &len) && len == again_len && memcmp(out, again, len) == 0);
     }
     free(out);
     free(again);

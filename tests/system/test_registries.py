@@ -26,7 +26,7 @@ os.chmod(FOLDER, 0o755)
 CA = Authority(FOLDER)
 with open(os.path.join(gates.ROOT, "policies/registries.json")) as f:
     FILE = json.load(f)
-MANAGERS = ["npm", "pip", "cargo", "gem", "go", "docker", "pub", "github"]
+MANAGERS = ["apt", "npm", "pip", "cargo", "gem", "go", "docker", "pub", "github"]
 MEGABYTE = 1 << 20
 
 
@@ -41,6 +41,7 @@ def host(group):
 
 NAMES = sorted({h for m in MANAGERS for h in hosts_below(FILE["managers"][m]["hosts"])})
 NPM, PYPI, CRATES, GEMS, OCI, PUB, FORGE, STORAGE = map(host, ("npm", "pypi", "crates", "rubygems", "oci", "pub", "github", "go-storage"))
+MIRROR = hosts_below(FILE["managers"]["apt"]["hosts"])[0]
 PYPI_FILES, INDEX, CRATE_FILES = hosts_below(FILE["managers"]["pip"]["hosts"])[1], *hosts_below(FILE["managers"]["cargo"]["hosts"])[:2]
 NGINX = """
 user root; daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log warn;
@@ -437,8 +438,17 @@ def report_mode_lets_through_and_says_so():
 
 @case
 def plain_http_is_held_to_it_as_well():
-    """The registries of these managers have no port 80; the gate refuses before anything is dialled."""
-    equal(curl("plain", f"http://{NPM}/tinypkg")[1], "port_not_allowed", "port 80")
+    equal(curl("plain", f"http://{NPM}/tinypkg")[1], "port_not_allowed", "a registry without port 80")
+    before = len(behind.requests())
+    url = f"http://{MIRROR}/debian/dists/x"
+    for options in (["-X", "PUT", "--data-binary", "x"], ["-X", "POST", "--data-binary", "x"], ["-X", "DELETE"], ["-X", "GET", "--data-binary", "x"],
+                    ["-X", "GET", "-H", "Transfer-Encoding: chunked", "--data-binary", "x"], ["-X", "OPTIONS"]):
+        equal(curl("plain", url, *options), (403, M), " ".join(options))
+    equal(curl("plain", f"http://{MIRROR}/debian/..%2fx"), (403, P), "a path with two readings")
+    equal(len(behind.requests()), before, "what arrived")
+    curl("plain", url)
+    curl("plain", f"http://{MIRROR}/debian/pool/libstdc++_1%3a2~3.deb")
+    equal([r.path for r in behind.requests()[before:]], ["/debian/dists/x", "/debian/pool/libstdc++_1%3a2~3.deb"], "what reads")
 
 
 @case

@@ -39,6 +39,32 @@ TEST(matches_and_limits_without_jit)
     pattern_set_jit(true);
 }
 
+static void
+check_whole(bool jit)
+{
+    static const struct { const char *pattern, *path; enum pattern_result wanted; } rows[] = {
+        {"/a", "/a", PATTERN_YES}, {"/a", "/ab", PATTERN_NO}, {"/a", "/x/a", PATTERN_NO}, {"/a|/b", "/b", PATTERN_YES}, {"/a|/b", "/bc", PATTERN_NO},
+        {"/a|/b", "/x/b", PATTERN_NO}, {"/a|b", "/ab", PATTERN_NO}, {"/a.*", "/abc", PATTERN_YES}, {"/a\\K", "/ab", PATTERN_NO}, {"/a$", "/a", PATTERN_YES},
+        {"/(a+)+", "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", PATTERN_EXCEEDED}, {"/(?!x/).*", "/x/y", PATTERN_NO}, {"/(?!x/).*", "/xy", PATTERN_YES},
+    };
+    pattern_set_jit(jit);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct err err = {.kind = ERR_NONE};
+        struct pattern *p = pattern_compile_whole(slice_str(rows[i].pattern), &err);
+        CHECK_THAT(p, "%s: %s", rows[i].pattern, err.text);
+        for (int again = 0; p && again < 2; again++)
+            CHECK_THAT(pattern_match(p, slice_str(rows[i].path)) == rows[i].wanted, "%s on %s", rows[i].pattern, rows[i].path);
+        pattern_free(p);
+    }
+    pattern_set_jit(true);
+}
+
+TEST(whole_patterns_match_nothing_less)
+{
+    check_whole(true);
+    check_whole(false);
+}
+
 TEST(a_huge_subject_ends)
 {
     char *path = malloc(60000);
@@ -125,5 +151,62 @@ TEST(a_normal_form_stays_what_it_is)
         CHECK(len <= 7 && out[0] == '/' && !strstr(out, "/../") && !strstr(out, "/./") && !strstr(out, "//"));
         if (!strchr(out, '%'))
             CHECK_THAT(path_normalise(slice_of(out, len), again, &len2) && len2 == len && memcmp(out, again, len) == 0, "%.7s", path);
+    }
+}
+
+/* ---- with escaped slashes ---- */
+
+static void
+check_marked(const char *path, const char *wanted)
+{
+    char out[4096];
+    size_t len = 0;
+    bool good = path_normalise_marked(slice_str(path), out, &len);
+    CHECK_THAT(good == (wanted != NULL) && (!good || (strcmp(out, wanted) == 0 && len == strlen(wanted))), "%s: %s", path, good ? out : "refused");
+}
+
+TEST(escaped_slashes_stay_where_both_readings_agree)
+{
+    static const char *const bad[] = {"", "a", "/%2f", "/%2fa", "/a%2f", "/a%2f/b", "/a/%2fb", "/a%2f%2fb", "/a%2f..", "/..%2fa", "/a%2f.%2fb", "/a%2f%2e%2e%2fb",
+                                      "/a%2fb/..", "/a%2fb/../c", "/a/../b%2fc", "/a/./b%2fc", "/a//b%2fc", "/a%252fb", "/a%25", "/100%25", "/a%2fb%2541", "/a%2f..;x",
+                                      "/a%2f;x", "/a%2fb%5cc", "/a%2fb%00", "/a%2fb%", "/a%2fb#c", "/a%2f%c0%ae", "/a%2f.. ", "/a%2fb/.."};
+    check_marked("/@a%2fb", "/@a%2Fb");
+    check_marked("/@a%2Fb/c?d=%2f..", "/@a%2Fb/c");
+    check_marked("/%40a%2fb%20c/", "/@a%2Fb c/");
+    check_marked("/a%2fb%2Fc", "/a%2Fb%2Fc");
+    check_marked("/a/./b//c", "/a/b/c");
+    check_marked("/a/../b", "/b");
+    check_marked("/a%2f...", "/a%2F...");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        check_marked(bad[i], NULL);
+}
+
+/* In place: escaped slashes become raw ones. */
+static size_t
+as_slashes(char *text, size_t len)
+{
+    size_t out = 0;
+    for (size_t i = 0; i < len; i++) {
+        bool slash = i + 2 < len && text[i] == '%' && text[i + 1] == '2' && (text[i + 2] | 0x20) == 'f';
+        text[out++] = slash ? '/' : text[i];
+        i += slash ? 2 : 0;
+    }
+    return out;
+}
+
+/* Every path of a small alphabet: read as slashes, what was sent and what came out are the same path. */
+TEST(a_marked_path_has_one_meaning)
+{
+    static const char *const parts[] = {"/", ".", "a", "%2f", "%2e", ";", "%2F"};
+    for (unsigned long n = 0; n < 7ul * 7 * 7 * 7 * 7 * 7; n++) {
+        char path[32] = "/", out[32], plain[32];
+        size_t len, plain_len;
+        unsigned long k = n;
+        for (size_t i = 0; i < 6; i++, k /= 7)
+            strcat(path, parts[k % 7]);
+        if (!path_normalise_marked(slice_str(path), out, &len))
+            continue;
+        size_t sent_len = as_slashes(path, strlen(path)), out_len = as_slashes(out, len);
+        CHECK_THAT(path_normalise(slice_of(path, sent_len), plain, &plain_len) && plain_len == out_len && memcmp(plain, out, out_len) == 0, "%.*s", (int)sent_len, path);
     }
 }

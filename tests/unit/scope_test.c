@@ -37,7 +37,7 @@ TEST(rows_in_the_order_of_the_decision)
                        "closed x.evil.example.com 80,443 policy allowed_hosts[2]|closed by blocked_hosts[0]\n"
                        "closed db.corp.internal 80,443 policy allowed_hosts[3]|closed by special names: internal\n"
                        "open m.example.com 443 mcp mcp_servers[0] m|/mcp\n"
-                       "open *.cdn.alpha.example 80,443 registries package_managers.alpha|read on port 80: GET,HEAD; not inspected on 443, so read and write\n"
+                       "open *.cdn.alpha.example 80,443 registries package_managers.alpha|by plain requests read: GET,HEAD; tunnels are not inspected, so read and write\n"
                        "open p.example.com 80,443 operator platform_hosts[0]|\n"
                        "open (every public host) 80,443 policy networking.type|less the 1 hosts of the safety blocklist of 2026-02-02\n");
     policy_unref(p);

@@ -18,7 +18,8 @@ enum pattern_result { PATTERN_EXCEEDED = 0 /* over a limit: nobody may take this
 /* Bytes, not UTF-8; `$` is the very end; \C, callouts and mode switches to UTF are off. The err text is about the
  * pattern alone ("at 7: missing closing parenthesis"). */
 struct pattern *pattern_compile(struct slice text, struct err *err);
-/* One that must match the whole subject, without anchors of its own. */
+/* One that must match the whole subject, without anchors of its own. Many of a data file are never asked, so the machine code
+ * of one is made when it first is. */
 struct pattern *pattern_compile_whole(struct slice text, struct err *err);
 void pattern_free(struct pattern *p); /* NULL is fine */
 enum pattern_result pattern_match(const struct pattern *p, struct slice subject);
