@@ -159,6 +159,36 @@ note_id(struct h2_session *s, int32_t id)
     s->newest = id;
 }
 
+/* ---- requests on closed streams ---- */
+
+static void
+note_reset(struct h2_session *s, int32_t id)
+{
+    s->resets[s->reset_count++ % H2_RESETS_KEPT] = id;
+}
+
+static bool
+was_reset(const struct h2_session *s, int32_t id)
+{
+    size_t kept = s->reset_count < H2_RESETS_KEPT ? s->reset_count : H2_RESETS_KEPT;
+    for (size_t i = 0; i < kept; i++)
+        if (s->resets[i] == id)
+            return true;
+    return false;
+}
+
+/* The library forgets a stream when it is closed, and throws away what comes for it. For DATA RFC 9113 section 5.1 leaves that open; a
+ * client that begins a closed stream again is told, once. */
+static void
+check_closed(struct h2_session *s, int32_t id)
+{
+    bool begun = s->role == H2_SERVER && (id & 1) && id <= s->newest && !is_passed_over(s, id);
+    if (!begun || stream_find(s, id) || was_reset(s, id))
+        return;
+    count_fault(s, NULL);
+    nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, H2_STREAM_CLOSED);
+}
+
 /* Where the library is milder than RFC 9113: sections 5.1.1 and 6.3. */
 static int
 on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
@@ -169,6 +199,8 @@ on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
         h2_session_terminate(s, H2_PROTOCOL_ERROR, "PRIORITY: stream_id == 0");
     if (hd->type == NGHTTP2_HEADERS && s->role == H2_SERVER && is_passed_over(s, hd->stream_id))
         h2_session_terminate(s, H2_PROTOCOL_ERROR, "HEADERS: stream_id goes back");
+    if (hd->type == NGHTTP2_HEADERS)
+        check_closed(s, hd->stream_id);
     return 0;
 }
 
@@ -400,6 +432,7 @@ on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
             h2_stream_end_local(stream);
         break;
     case NGHTTP2_RST_STREAM: /* for a fault that only shows here: lengths, windows */
+        note_reset(s, frame->hd.stream_id);
         if (stream && !stream->reset_by_owner)
             count_fault(s, stream);
         break;

@@ -180,6 +180,53 @@ TEST(frames_out_of_order)
     }
 }
 
+/* One reset for all heads that come on a stream that is closed; none where we reset it ourselves, since that crosses. */
+TEST(heads_on_closed_streams)
+{
+    for (int by_peer = 0; by_peer < 2; by_peer++) {
+        begin(H2_SERVER);
+        put_request(&in, 1, by_peer ? 0 : END_STREAM);
+        if (by_peer)
+            put_u32(&in, RST_STREAM, 1, H2_CANCEL);
+        peer_feed(p, buf_slice(&in), RAW_MAX);
+        if (!by_peer)
+            send_status(p->msgs[0].stream, 204, true);
+        h2_session_output(p->s, &p->out);
+        CHECK(p->msgs[0].closed && h2_session_streams(p->s) == 0);
+        for (int i = 0; i < 100; i++) {
+            buf_clear(&in);
+            put_request(&in, 1, END_STREAM);
+            put_frame(&in, DATA, 0, 1, "late", 4);
+            peer_feed(p, buf_slice(&in), RAW_MAX);
+        }
+        CHECK(count_frames(buf_slice(&p->out), RST_STREAM, 1, NULL) == 1 && reset_code(1) == H2_STREAM_CLOSED);
+        CHECK(goaway_code() == NONE && p->count == 1);
+        end();
+    }
+    begin_open(H2_SERVER);
+    peer_feed(p, buf_slice(&in), RAW_MAX);
+    h2_stream_reset(p->msgs[0].stream, H2_CANCEL);
+    p->msgs[0].stream = NULL;
+    h2_session_output(p->s, &p->out);
+    buf_clear(&in);
+    for (int i = 0; i < 100; i++)
+        put_request(&in, 1, END_STREAM);
+    peer_feed(p, buf_slice(&in), RAW_MAX);
+    CHECK(count_frames(buf_slice(&p->out), RST_STREAM, 1, NULL) == 1 && reset_code(1) == H2_CANCEL && goaway_code() == NONE);
+    end();
+}
+
+TEST(a_flood_of_heads_on_closed_streams)
+{
+    begin(H2_SERVER);
+    for (uint32_t i = 0; i < 80; i++) {
+        put_request(&in, 1 + 2 * i, 0);
+        put_u32(&in, RST_STREAM, 1 + 2 * i, H2_CANCEL);
+        put_request(&in, 1 + 2 * i, 0);
+    }
+    expect_goaway("heads on many closed streams", H2_ENHANCE_YOUR_CALM);
+}
+
 /* Until our SETTINGS have arrived a server may still push: what it promises is refused, and the request goes on. */
 TEST(pushes_are_refused)
 {

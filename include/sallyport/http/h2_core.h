@@ -9,6 +9,7 @@
 #define H2_WINDOW_FIRST 65535 /* RFC 9113 section 6.9.2: what a stream has without a word */
 #define H2_FAULT_SIZE 96
 #define H2_GAPS_MAX 8
+#define H2_RESETS_KEPT 256    /* twice the streams that a client may have open */
 
 /* Ids that the peer passed over: they are closed for good (RFC 9113 section 5.1.1). */
 struct h2_gap {
@@ -31,6 +32,8 @@ struct h2_session {
     struct h2_gap gaps[H2_GAPS_MAX]; /* the last ones */
     size_t gap_count;
     int32_t newest;          /* the highest id that the peer opened */
+    int32_t resets[H2_RESETS_KEPT]; /* the last streams that we reset: what crosses that is no fault */
+    size_t reset_count;
     int64_t settings_ms;     /* when our last SETTINGS were submitted */
     bool settings_acked;
     uint32_t streams_wanted; /* as a server: that limits.streams is to become */

@@ -7,8 +7,9 @@ import threading
 from . import inner
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
-NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 3, 5, 7, 8, 11
+END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 1, 1, 4, 8, 0x20
+(NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR,
+ CONNECT_ERROR, ENHANCE_YOUR_CALM) = range(12)
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -38,7 +39,7 @@ class Frames:
     """Frames of a socket, either side."""
 
     def __init__(self, s, data=b""):
-        self.socket, self.data = s, data
+        self.socket, self.data, self.ended = s, data, False
 
     def send(self, data):
         try:
@@ -51,8 +52,11 @@ class Frames:
         while len(self.data) < 9 or len(self.data) < 9 + int.from_bytes(self.data[:3], "big"):
             try:
                 more = self.socket.recv(65536)
-            except (OSError, ssl.SSLError):
+                self.ended = not more
+            except TimeoutError:
                 more = b""
+            except (OSError, ssl.SSLError):
+                more, self.ended = b"", True
             if not more:
                 return None
             self.data += more
