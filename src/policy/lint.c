@@ -250,6 +250,8 @@ lint_registries(struct linting *l)
     struct unseen u = {.p = p};
     if (!p->managers_on || p->managers_write)
         return;
+    if (p->unrestricted)
+        note(l, LINT_NOTE, "unused", "package_access", "registries can be written to as any other host: unrestricted opens them too");
     if (p->inspect == INSPECT_OFF) {
         note(l, LINT_NOTE, "not-inspected", "package_access", "reading and publishing look the same in a tunnel; without inspection both are open");
         return;

@@ -37,10 +37,14 @@ CA = Authority(FOLDER)
 WWW, GIT, READ, NPM, PIP, DEB, GRPC = (f"{n}.shop.example" for n in ("www", "git", "readonly", "npm", "pip", "deb", "grpc"))
 UNDER = "under_score.shop.example"
 HOSTS = [WWW, GIT, DEB, GRPC, UNDER, netns.ORIGIN]
+FORGE = "forge.shop.example"
 GRPC_ADDRESS = "127.0.9.20"
 RULES = [{"id": "clone", "host": READ, "methods": ["GET", "POST"], "path": r"^/git/[a-z.]+/(info/refs|git-upload-pack)$", "action": "allow"},
          {"id": "no-push", "host": READ, "action": "deny"}]
-REGISTRIES = {"date": "2026-01-01", "managers": {"npm": {"hosts": {"shop.example": ["npm"]}}, "pip": {"hosts": {"shop.example": ["pip"]}}}}
+with open(os.path.join(gates.ROOT, "policies/registries.json")) as f:
+    FORGE_READS = json.load(f)["reads"]["github"]["requests"]
+REGISTRIES = {"date": "2026-01-01", "managers": {"npm": {"hosts": {"shop.example": ["npm"]}}, "pip": {"hosts": {"shop.example": ["pip"]}}, "forge": {"hosts": {"shop.example": ["forge"]}}},
+              "reads": {"forge": {"date": "2026-01-01", "hosts": {"shop.example": ["forge"]}, "requests": FORGE_READS}}}
 NGINX = """
 user root; daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log warn;
 events {{ worker_connections 4096; }}
@@ -177,13 +181,13 @@ def start_gate():
     gates.run("ca", "init", "--dir", os.path.join(FOLDER, "ca"))
     with open(os.path.join(FOLDER, "registries.json"), "w") as f:
         json.dump(REGISTRIES, f)
-    hosts = {name: [netns.ORIGIN] for name in [*HOSTS, READ, NPM, PIP] if name != netns.ORIGIN}
+    hosts = {name: [netns.ORIGIN] for name in [*HOSTS, READ, NPM, PIP, FORGE] if name != netns.ORIGIN}
     hosts[GRPC] = [GRPC_ADDRESS]
     held = gates.free_port()
     config = {"inspect": {"mode": "all", "ca": os.path.join(FOLDER, "ca")}, "registries": os.path.join(FOLDER, "registries.json"),
               "upstream": {"hosts": hosts, "ca_file": CA.path, "allow_addresses": [f"{GRPC_ADDRESS}/32"]},
               "listen": [{"name": "main", "address": "set below"}, {"name": "held", "address": f"127.0.0.1:{held}", "token_file": "set below"}]}
-    policy = {**gates.limited(*HOSTS, rules=RULES, inspect={"mode": "all"}, package_managers=["npm", "pip"])}
+    policy = {**gates.limited(*HOSTS, rules=RULES, inspect={"mode": "all"}, package_managers=["npm", "pip", "forge"])}
     policy["networking"]["allow_package_managers"] = True
 
     def prepare(g):
@@ -294,6 +298,22 @@ def git_may_clone_where_a_rule_refuses_pushes():
     out = git("push", "-q", "origin", "HEAD", sub="reader", status=1, cwd=clone)
     expect("403" in out, f"git shows why: {out}")
     inspected("reader", decision="deny", reason="path_not_allowed", path="/git/repo.git/git-receive-pack")
+
+
+@case
+def git_reads_a_registry_and_may_not_push_to_it():
+    if not git_server:
+        raise Skip("fcgiwrap or git is not installed")
+    clone = os.path.join(FOLDER, "forge")
+    git("clone", "-q", f"https://{FORGE}/git/repo.git", clone, sub="forge")
+    git("fetch", "-q", "--depth=1", "origin", sub="forge", cwd=clone)
+    equal(gate.records("decision", entry="inspected", sandbox="forge", decision="deny"), [], "nothing of it was refused")
+    equal(inspected("forge", method="POST", path="/git/repo.git/git-upload-pack")["rule"], "package_managers.forge", "what let it through")
+    git("commit", "-q", "--allow-empty", "-m", "four", cwd=clone)
+    out = git("push", "-q", "origin", "HEAD", sub="forge", status=1, cwd=clone)
+    expect("403" in out, f"git shows why: {out}")
+    refused = [r["path"] for r in gate.records("decision", entry="inspected", sandbox="forge", decision="deny")]
+    equal(refused, ["/git/repo.git/info/refs"], "the push ends with its first question")
 
 
 # ---- package managers
@@ -578,7 +598,7 @@ def clean_up():
 if __name__ == "__main__":
     git_server, backend_path = start_git()
     try:
-        server = Nginx(FOLDER, CA.leaf(WWW, GIT, READ, NPM, PIP, DEB, UNDER, netns.ORIGIN, file="origin"), NGINX.replace("@BACKEND@", backend_path))
+        server = Nginx(FOLDER, CA.leaf(WWW, GIT, READ, NPM, PIP, DEB, UNDER, FORGE, netns.ORIGIN, file="origin"), NGINX.replace("@BACKEND@", backend_path))
     except Skip as e:
         print(f"SKIP inspected clients: {e}")
         sys.exit(0)

@@ -16,6 +16,7 @@ from harness import cases, netns
 netns.enter()
 from harness import gate as gates, h2, inner
 from harness.cases import Skip, case, equal, expect, report, table
+from harness.clients import tool
 from harness.h2 import DATA, END_HEADERS, END_STREAM, HEADERS, frame
 from harness.nginx import Nginx
 from harness.origin import Origin
@@ -62,13 +63,6 @@ http {{
 
 
 # ---- the world
-
-def tool(name):
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if not path:
-        raise Skip(f"{name} is not installed")
-    return path
-
 
 def run(*argv, env=None, status=0, cwd=FOLDER, seconds=60):
     """A client with nothing of the caller's environment but PATH; everything it said. status None: any."""

@@ -77,6 +77,7 @@ TEST(the_whole_document)
     CHECK(found("{\"networking\": {\"allow_package_managers\": true}, \"inspect\": {\"mode\": \"listed\", \"hosts\": [\"alpha.example\"]}}", &seen, "not-inspected", "package_access"));
     CHECK(!found("{\"networking\": {\"allow_package_managers\": true}, \"inspect\": {\"mode\": \"listed\", \"hosts\": [\"alpha.example\", \"*.alpha.example\"]}}", &seen, "not-inspected", "package_access"));
     CHECK(!found("{\"networking\": {\"allow_package_managers\": true}, \"package_access\": \"write\"}", NULL, "not-inspected", "package_access"));
+    CHECK(found("{\"networking\": {\"type\": \"unrestricted\", \"allow_package_managers\": true}}", &seen, "unused", "package_access"));
     CHECK(found("{\"package_managers\": [\"alpha\"]}", NULL, "unused", "package_managers"));
     CHECK(found("{\"mode\": \"report\"}", NULL, "report-mode", "mode"));
     CHECK(found("{\"mcp_servers\": [{\"name\": \"m\", \"url\": \"https://m.example.com/\"}]}", NULL, "unused", "mcp_servers"));
