@@ -129,7 +129,14 @@ static const int common[] = {
 
 static const int for_sockets[] = {
     SCMP_SYS(accept), SCMP_SYS(accept4), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(setsockopt), SCMP_SYS(recvmmsg),
-    SCMP_SYS(sendmmsg), SCMP_SYS(pipe2), SCMP_SYS(splice), SCMP_SYS(tee), SCMP_SYS(ioctl), SCMP_SYS(select), SCMP_SYS(pselect6),
+    SCMP_SYS(sendmmsg), SCMP_SYS(pipe2), SCMP_SYS(ioctl), SCMP_SYS(select), SCMP_SYS(pselect6),
+};
+
+/* Pipes for bulk are made as they are needed: how many that is nobody knows before, and the kernel has them count against a limit that
+ * all processes of the user share. The size of one is set by fcntl, which everybody has. Between descriptors that a worker has
+ * anyway splice moves nothing that read and write could not. */
+static const int for_worker[] = {
+    SCMP_SYS(splice),
 };
 
 static const int for_recorder[] = {
@@ -182,6 +189,8 @@ add_rules(scmp_filter_ctx f, enum role role)
         rc = rule_each(f, SCMP_ACT_ALLOW, for_recorder, COUNT(for_recorder));
     if (rc == 0 && (role == ROLE_WORKER || role == ROLE_ADMIN))
         rc = rule_each(f, SCMP_ACT_ALLOW, for_sockets, COUNT(for_sockets));
+    if (rc == 0 && role == ROLE_WORKER)
+        rc = rule_each(f, SCMP_ACT_ALLOW, for_worker, COUNT(for_worker));
     if (rc == 0 && role == ROLE_WORKER)
         rc = rule_internet(f);
     return rc;

@@ -9,6 +9,7 @@
 #include "sallyport/base/mem.h"
 #include "sallyport/net/channel.h"
 #include "sallyport/net/loop.h"
+#include "sallyport/net/splice.h"
 #include "sallyport/process/bundle.h"
 #include "sallyport/process/confine.h"
 #include "sallyport/process/role.h"
@@ -17,8 +18,8 @@
 #include "sallyport/proxy/proxy.h"
 #include "sallyport/proxy/snapshot.h"
 
-/* Descriptors kept for everything that is not a connection: loop, channels, listeners, resolvers. */
-#define SPARE_FDS ((size_t)128)
+/* Descriptors kept for everything that is not a connection: loop, channels, listeners, resolvers; and the pipes. */
+#define SPARE_FDS ((size_t)128 + 2 * SPLICE_PIPES_MAX)
 /* An end that the recorder's queue does not take is not waited for longer than this. */
 #define END_MS 2000
 

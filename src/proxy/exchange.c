@@ -730,13 +730,28 @@ serve(struct exchange *x)
 
 /* ---- while it lives ---- */
 
+size_t
+exchange_burst(const struct exchange *x)
+{
+    int64_t most = exchange_limits(x).bytes_up;
+    if (!most)
+        return SIZE_MAX;
+    return most / BUDGET_PARTS > BUDGET_STEP ? (size_t)(most / BUDGET_PARTS) : BUDGET_STEP;
+}
+
+void
+exchange_stir(struct exchange *x)
+{
+    x->active_ms = loop_now_ms(x->proxy->loop);
+}
+
 bool
 exchange_count(struct exchange *x, uint64_t up, uint64_t down)
 {
     x->bytes_up += up;
     x->bytes_down += down;
     x->unspent_up += up;
-    x->active_ms = loop_now_ms(x->proxy->loop);
+    exchange_stir(x);
     if (x->inside)
         inspect_count(x->inside, up, down);
     /* A small budget is looked at more often: what passes over it stays a small part of it. */

@@ -11,6 +11,7 @@
 #include "sallyport/proxy/core.h"
 #include "sallyport/proxy/exchange.h"
 #include "sallyport/net/dgram.h"
+#include "sallyport/net/splice.h"
 #include "sallyport/proxy/keeperlink.h"
 #include "sallyport/proxy/names.h"
 #include "sallyport/proxy/pool.h"
@@ -160,6 +161,7 @@ proxy_new(const struct proxy_options *o)
     p->keeper = o->keeper;
     p->connections_max = o->connections_max;
     p->scratch = mem_alloc(PROXY_SCRATCH);
+    p->splicer = splicer_new();
     list_init(&p->old_resolvers);
     list_init(&p->ports);
     list_init(&p->clients);
@@ -208,6 +210,7 @@ proxy_free(struct proxy *p)
     }
     snapshot_unref(p->snapshot);
     free(p->resolver_servers);
+    splicer_free(p->splicer);
     free(p->scratch);
     free(p);
 }

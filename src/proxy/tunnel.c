@@ -1,23 +1,34 @@
 /* A tunnel: bytes both ways between the client and the upstream. Its first flight is looked at (TLS hello, or the head of a
- * plain request) before one byte of it goes up. Reads go through the worker's scratch memory; a side has a buffer of its
- * own only while the other side is slow. */
+ * plain request) before one byte of it goes up. Reads go through the worker's scratch memory, bulk through a pipe of the
+ * worker's; a side has a buffer or a pipe of its own only while the other side is slow. */
 #include "sallyport/proxy/tunnel.h"
 
 #include "sallyport/base/arena.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/http/status.h"
+#include "sallyport/net/splice.h"
 #include "sallyport/tls/hello.h"
 
-#define QUOTA 262144 /* bytes one direction may move before others get their turn */
+/* Bytes that one direction may move before others get their turn. Spliced bytes cost a third, and less the more go at once:
+ * fewer turns, and fewer wake-ups of both peers. */
+#define QUOTA 262144
+#define BULK_QUOTA (8 * SPLICE_PIPE_BYTES)
+/* A direction is spliced once it has filled the scratch memory this often, and copied again after as many short reads as it
+ * takes to count back: for few bytes a pipe costs more calls than it saves. */
+#define BULK_FROM 2
+#define BULK_MAX 4
+#define BULK_SHORT 16384
 
 /* How the client's first bytes are judged: by the port of the target. */
 enum peek { PEEK_DONE = 0, PEEK_TLS, PEEK_PLAIN, PEEK_OPAQUE };
 
 struct side {
     struct stream *stream;
-    struct buf held; /* read from this side, not yet written to the other */
-    bool eof;        /* this side has sent its last byte */
-    bool shut;       /* and the other side was told */
+    struct buf held;     /* read from this side, not yet written to the other; or else in the pipe */
+    struct splice *pipe; /* NULL while nothing is in it */
+    bool eof;            /* this side has sent its last byte */
+    bool shut;           /* and the other side was told */
+    uint8_t bulk;        /* how often it has lately had more than the scratch memory holds: 0 to BULK_MAX */
 };
 
 struct tunnel {
@@ -55,12 +66,18 @@ abort_tunnel(struct tunnel *t, bool by_client)
     finish(t, by_client ? "client_reset" : "upstream_reset");
 }
 
+static bool
+is_blocked(const struct side *from)
+{
+    return from->pipe || buf_len(&from->held) > 0;
+}
+
 static void
 update_interest(struct tunnel *t)
 {
     buf_release(&t->client.held);
     buf_release(&t->server.held);
-    bool up_blocked = buf_len(&t->client.held) > 0 && t->peek == PEEK_DONE, down_blocked = buf_len(&t->server.held) > 0;
+    bool up_blocked = is_blocked(&t->client) && t->peek == PEEK_DONE, down_blocked = is_blocked(&t->server);
     bool read_client = !t->client.eof && (t->peek != PEEK_DONE || !up_blocked);
     bool read_server = !t->server.eof && !down_blocked && (t->peek == PEEK_DONE || t->peek == PEEK_OPAQUE);
     stream_want(t->client.stream, read_client, down_blocked);
@@ -73,26 +90,46 @@ count(struct tunnel *t, bool up, size_t n)
     return exchange_count(t->x, up ? n : 0, up ? 0 : n);
 }
 
-/* Writes what is held. False when the tunnel has ended. */
+/* False when a write has ended the tunnel. */
+static bool
+survives(struct tunnel *t, const struct side *to, enum stream_io written)
+{
+    if (written == STREAM_DONE || written == STREAM_AGAIN)
+        return true;
+    abort_tunnel(t, to == &t->client);
+    return false;
+}
+
+static bool
+push(struct tunnel *t, struct side *from, struct side *to)
+{
+    exchange_stir(t->x);
+    return survives(t, to, splice_push(from->pipe, to->stream));
+}
+
+static void
+give_back_if_empty(struct side *from)
+{
+    if (splice_len(from->pipe) == 0)
+        splice_give(steal(&from->pipe));
+}
+
+/* Writes what is held, once: what is left waits for room. False when the tunnel has ended. */
 static bool
 flush(struct tunnel *t, struct side *from, struct side *to)
 {
-    bool up = from == &t->client;
-    while (buf_len(&from->held)) {
-        size_t sent = 0;
-        switch (stream_write_slice(to->stream, buf_slice(&from->held), &sent)) {
-        case STREAM_DONE:
-            buf_consume(&from->held, sent);
-            break;
-        case STREAM_AGAIN:
-            return true;
-        case STREAM_EOF:
-        case STREAM_ERROR:
-            abort_tunnel(t, !up);
+    size_t sent = 0;
+    if (from->pipe) {
+        if (!push(t, from, to))
             return false;
-        }
+        give_back_if_empty(from);
+        return true;
     }
-    buf_release(&from->held);
+    if (buf_len(&from->held) == 0)
+        return true;
+    if (!survives(t, to, stream_write_slice(to->stream, buf_slice(&from->held), &sent)))
+        return false;
+    buf_consume(&from->held, sent);
     return true;
 }
 
@@ -100,31 +137,91 @@ flush(struct tunnel *t, struct side *from, struct side *to)
 static bool
 pass(struct tunnel *t, struct side *from, struct side *to, struct slice bytes)
 {
-    bool up = from == &t->client;
-    size_t total = bytes.len;
-    while (bytes.len) {
-        size_t sent = 0;
-        enum stream_io io = stream_write_slice(to->stream, bytes, &sent);
-        if (io == STREAM_AGAIN)
-            break;
-        if (io != STREAM_DONE) {
-            abort_tunnel(t, !up);
-            return false;
-        }
-        bytes = slice_of(bytes.ptr + sent, bytes.len - sent);
-    }
-    if (bytes.len && !buf_append_slice(&from->held, bytes)) {
+    size_t sent = 0;
+    if (!survives(t, to, stream_write_slice(to->stream, bytes, &sent)))
+        return false;
+    if (sent < bytes.len && !buf_append_slice(&from->held, slice_of(bytes.ptr + sent, bytes.len - sent))) {
         finish(t, "internal"); /* cannot be: a held side is not read from */
         return false;
     }
-    return count(t, up, total);
+    return count(t, from == &t->client, bytes.len);
+}
+
+static void
+learn(struct side *from, size_t got)
+{
+    if (got >= PROXY_SCRATCH && from->bulk < BULK_MAX)
+        from->bulk++;
+    else if (got < BULK_SHORT && from->bulk > 0)
+        from->bulk--;
+}
+
+/* What a read has brought that did not bring bytes. False when the tunnel has ended. */
+static bool
+note_end(struct tunnel *t, struct side *from, enum stream_io io)
+{
+    if (io == STREAM_ERROR) {
+        abort_tunnel(t, from == &t->client);
+        return false;
+    }
+    from->eof = io == STREAM_EOF;
+    return true;
+}
+
+/* Through the pipe until it runs dry, or blocks. Counted before it goes on: what a budget does not cover stays in the pipe. */
+static bool
+splice_bulk(struct tunnel *t, struct side *from, struct side *to)
+{
+    bool up = from == &t->client;
+    size_t moved = 0, got = PROXY_SCRATCH, most = up ? exchange_burst(t->x) : SPLICE_PIPE_BYTES;
+    enum stream_io io = STREAM_DONE;
+    while (got >= PROXY_SCRATCH && splice_len(from->pipe) == 0 && moved < BULK_QUOTA) {
+        got = 0;
+        io = splice_pull(from->pipe, from->stream, most, &got);
+        if (io != STREAM_DONE)
+            break;
+        learn(from, got);
+        if (!count(t, up, got) || !push(t, from, to))
+            return false;
+        moved += got;
+    }
+    give_back_if_empty(from);
+    return io == STREAM_DONE || note_end(t, from, io);
+}
+
+/* Until a read is short: the loop tells when there is more, or an end. */
+static bool
+copy(struct tunnel *t, struct side *from, struct side *to)
+{
+    char *scratch = t->x->proxy->scratch;
+    size_t moved = 0, got = PROXY_SCRATCH;
+    while (got == PROXY_SCRATCH && !is_blocked(from) && moved < QUOTA) {
+        got = 0;
+        enum stream_io io = stream_read(from->stream, scratch, PROXY_SCRATCH, &got);
+        if (io != STREAM_DONE)
+            return note_end(t, from, io);
+        learn(from, got);
+        if (!pass(t, from, to, slice_of(scratch, got)))
+            return false;
+        moved += got;
+    }
+    return true;
+}
+
+/* Reads from one side, and writes to the other at once. False when the tunnel has ended. */
+static bool
+move(struct tunnel *t, struct side *from, struct side *to)
+{
+    if (from->bulk >= BULK_FROM)
+        from->pipe = splice_take(t->x->proxy->splicer, from->stream, to->stream);
+    return from->pipe ? splice_bulk(t, from, to) : copy(t, from, to);
 }
 
 /* An orderly end travels on once everything before it has. The second one is said by closing, which TLS cannot. */
 static void
 shut_if_done(struct side *from, struct side *to)
 {
-    if (from->eof && !from->shut && buf_len(&from->held) == 0) {
+    if (from->eof && !from->shut && !is_blocked(from)) {
         from->shut = true;
         if (!to->shut || stream_tls(to->stream))
             stream_shutdown_write(to->stream);
@@ -145,27 +242,10 @@ settle(struct tunnel *t, struct side *from, struct side *to)
 static void
 pump(struct tunnel *t, struct side *from, struct side *to)
 {
-    struct proxy *p = t->x->proxy;
-    size_t moved = 0;
     if (!flush(t, from, to))
         return;
-    while (!from->eof && buf_len(&from->held) == 0 && moved < QUOTA) {
-        size_t got = 0;
-        enum stream_io io = stream_read(from->stream, p->scratch, PROXY_SCRATCH, &got);
-        if (io == STREAM_AGAIN)
-            break;
-        if (io == STREAM_ERROR) {
-            abort_tunnel(t, from == &t->client);
-            return;
-        }
-        if (io == STREAM_EOF)
-            from->eof = true;
-        else if (!pass(t, from, to, slice_of(p->scratch, got)))
-            return;
-        moved += got;
-        if (got < PROXY_SCRATCH)
-            break; /* the loop tells when there is more, or an end */
-    }
+    if (!from->eof && !is_blocked(from) && !move(t, from, to))
+        return;
     settle(t, from, to);
 }
 
@@ -496,6 +576,8 @@ tunnel_free(struct tunnel *t)
     if (!t)
         return;
     t->over = true;
+    splice_give(steal(&t->client.pipe));
+    splice_give(steal(&t->server.pipe));
     stream_free(steal(&t->client.stream));
     stream_free(steal(&t->server.stream));
     loop_free_later(t->loop, t, free_memory);

@@ -17,6 +17,7 @@
 struct pool;
 struct keeper_link;
 struct names;
+struct splicer;
 struct dgram;
 
 /* One listening socket with what the settings say about it. */
@@ -53,6 +54,7 @@ struct proxy {
     SSL_CTX *parent_tls;         /* towards an https:// parent; made once a snapshot */
     struct names *names;         /* synthetic addresses; one sandbox's, so a worker with DNS serves one */
     char *scratch;               /* PROXY_SCRATCH bytes for reads that need no buffer of their own */
+    struct splicer *splicer;     /* pipes for tunnels in bulk */
     bool draining;
     void (*on_idle)(void *arg);
     void *on_idle_arg;

@@ -129,6 +129,9 @@ void exchange_client_gone(struct exchange *x);
 void exchange_deny_in_tunnel(struct exchange *x, enum reason reason);
 /* Bytes moved; false when the sandbox's byte budget is used up (the exchange has ended then). */
 bool exchange_count(struct exchange *x, uint64_t up, uint64_t down);
+/* How many bytes upstream may be read before they are counted. */
+size_t exchange_burst(const struct exchange *x);
+void exchange_stir(struct exchange *x); /* bytes that were counted moved on: it is not idle */
 /* By the clock and the present snapshot: still allowed? Ends it otherwise, or sets due_ms. */
 void exchange_recheck(struct exchange *x, bool snapshot_changed);
 /* The guard's word by the present snapshot on addresses that were, or are about to be, judged by the exchange's own. */
