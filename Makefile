@@ -128,7 +128,7 @@ deps: ## install what is missing to build, from Debian's packages
 
 demo: ## build, then show the main job without internet: six requests, their answers, their records
 	@tools/deps demo
-	@$(SUBMAKE) -j$(JOBS) build/sallyport
+	@$(SUBMAKE) -j$(JOBS) build/sallyport build/sallyport-run
 	@$(PYTHON) tests/demo/demo build/sallyport
 
 test-bins: $(OUT)/sallyport $(OUT)/sallyport-run $(UNIT_BIN) $(if $(FAKE_SRC),$(OUT)/tests/scenario)

@@ -107,6 +107,8 @@ def serves(name, config, policy):
         os.makedirs(os.path.join(base, d))
     for at in re.findall(r'"(/(?:etc|run|var)/[^"]*)"', config):
         config = config.replace(f'"{at}"', json.dumps(base + at))
+    if not netns.privileged():  # nobody else exists in this user namespace
+        config = json.dumps({**json.loads(config), "user": None})
     netns.write(f"{base}/etc/sallyport/sallyport.json", config)
     netns.write(f"{base}/etc/sallyport/policies/default.json", policy)
     run("token", "keygen", "--kid", "k1", "--private", f"{base}/private.pem", "--jwks", f"{base}/etc/sallyport/keys/jwks.json")

@@ -551,7 +551,7 @@ def chromium_loads_a_page_with_a_websocket():
 
 @case
 def chromium_shows_why():
-    for url, sign in ((f"https://{READ}/private", '"reason":"path_not_allowed"'), ("https://www.denied.example/", "net::ERR_TUNNEL_CONNECTION_FAILED")):
+    for url, sign in ((f"https://{READ}/private", '"reason":"path_not_allowed"'), ("https://www.denied.example/", "ERR_TUNNEL_CONNECTION_FAILED")):
         argv, home = browser("--dump-dom", url)
         out = run(*argv, env={"HOME": home}, status=None)
         expect(sign in out, f"{url}: {out[-600:]}")
