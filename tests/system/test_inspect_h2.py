@@ -316,8 +316,16 @@ class Nghttpd:
         self.process = subprocess.Popen([tool("nghttpd"), "-a", netns.OTHER_ORIGIN, "-d", www, *options, "443", certificate[1], certificate[0]],
                                         stdout=subprocess.DEVNULL, preexec_fn=netns.die_with_parent)
 
+    @staticmethod
+    def answers():
+        try:
+            socket.create_connection((netns.OTHER_ORIGIN, 443), 1).close()
+            return True
+        except OSError:
+            return False
+
     def __enter__(self):
-        time.sleep(0.5)
+        cases.eventually(self.answers, "nghttpd answers", 10)
 
     def __exit__(self, *_):
         self.process.kill()
