@@ -62,7 +62,7 @@ exchange_enter(struct exchange *x, enum exchange_state next)
         abort();
     }
     x->state = next;
-    x->due_ms = 0; /* other limits may hold now */
+    proxy_file(x->proxy, x, 0); /* other limits may hold now */
 }
 
 /* ---- beginning and end ---- */
@@ -94,7 +94,7 @@ exchange_new_at(struct port *port, const struct addr *peer, const char *x5t, con
     x->started_ms = x->active_ms = loop_now_ms(p->loop);
     x->ask->started_us = clock_mono_us();
     x->reason = REASON_OK;
-    list_append(&p->exchanges, &x->node);
+    proxy_file(p, x, 0);
     return x;
 }
 
@@ -232,7 +232,7 @@ exchange_finish(struct exchange *x, const char *cause)
         inspect_child_ended(x->inside);
     exchange_enter(x, EXCHANGE_DONE);
     x->proxy->tunnels -= x->detached;
-    list_remove(&x->proxy->exchanges, &x->node);
+    proxy_unfile(x->proxy, x);
     loop_free_later(x->proxy->loop, x, free_memory);
     proxy_settle(x->proxy);
 }

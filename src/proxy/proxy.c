@@ -89,23 +89,57 @@ replace_resolver(struct proxy *p)
     p->resolver_servers = texts;
 }
 
-/* Looks again at what is due by `until_ms`. One that ends may take others with it (a tunnel its request, a request its
- * tunnel), so the list is not walked while it changes; what has ended stays readable until the turn does. */
+/* ---- the wheel: live exchanges by when they are looked at ---- */
+
+void
+proxy_file(struct proxy *p, struct exchange *x, int64_t due_ms)
+{
+    int64_t tick = due_ms / PROXY_TICK_MS + 1, first = p->wheel_tick + 1, last = p->wheel_tick + PROXY_WHEEL - 1;
+    tick = tick < first ? first : tick > last ? last : tick;
+    uint8_t slot = (uint8_t)(tick % PROXY_WHEEL);
+    if (list_linked(&x->node) && x->wheel_slot == slot)
+        return;
+    if (list_linked(&x->node))
+        proxy_unfile(p, x);
+    x->wheel_slot = slot;
+    list_append(&p->wheel[slot], &x->node);
+    p->exchanges++;
+}
+
+void
+proxy_unfile(struct proxy *p, struct exchange *x)
+{
+    list_remove(&p->wheel[x->wheel_slot], &x->node);
+    p->exchanges--;
+}
+
+static struct exchange *
+first_exchange(const struct proxy *p)
+{
+    for (size_t i = 0; p->exchanges && i < PROXY_WHEEL; i++)
+        if (!list_empty(&p->wheel[i]))
+            return list_entry(list_first(&p->wheel[i]), struct exchange, node);
+    return NULL;
+}
+
+/* Looks again at what is filed for up to `ticks` from now on. One that ends may take others with it (a tunnel its request, a
+ * request its tunnel), so no list is walked while it changes; what has ended stays readable until the turn does. */
 static void
-recheck(struct proxy *p, int64_t until_ms, bool snapshot_changed)
+recheck(struct proxy *p, int64_t ticks, bool snapshot_changed)
 {
     size_t count = 0, size = 0;
     struct exchange **due = NULL;
-    for (struct list_node *n = list_first(&p->exchanges); n; n = list_next(&p->exchanges, n)) {
-        struct exchange *x = list_entry(n, struct exchange, node);
-        if (x->due_ms > until_ms)
-            continue;
-        if (count == size) {
-            size = size ? size * 2 : 64;
+    ticks = ticks < PROXY_WHEEL ? ticks : PROXY_WHEEL;
+    for (int64_t tick = p->wheel_tick + 1; tick <= p->wheel_tick + ticks; tick++) {
+        const struct list *slot = &p->wheel[tick % PROXY_WHEEL];
+        if (count + slot->count > size) {
+            size = (count + slot->count) * 2;
             due = mem_realloc(due, size * sizeof *due);
         }
-        due[count++] = x;
+        for (struct list_node *n = list_first(slot); n; n = list_next(slot, n))
+            due[count++] = list_entry(n, struct exchange, node);
     }
+    p->wheel_tick = loop_now_ms(p->loop) / PROXY_TICK_MS;
     for (size_t i = 0; i < count; i++)
         exchange_recheck(due[i], snapshot_changed);
     free(due);
@@ -120,13 +154,22 @@ wall_clock_jumped(struct proxy *p)
     return ahead_ms > before_ms + CLOCK_JUMP_MS || ahead_ms < before_ms - CLOCK_JUMP_MS;
 }
 
-/* Comes every PROXY_TICK_MS: that is what bounds "within a second". */
+static void on_tick(void *arg);
+
+/* A tick comes with each PROXY_TICK_MS of the clock: that is what bounds "within a second". */
+static void
+await_tick(struct proxy *p)
+{
+    timer_start(p->loop, &p->tick, PROXY_TICK_MS - loop_now_ms(p->loop) % PROXY_TICK_MS, on_tick, p);
+}
+
 static void
 on_tick(void *arg)
 {
     struct proxy *p = arg;
-    recheck(p, wall_clock_jumped(p) ? INT64_MAX : loop_now_ms(p->loop), false);
-    timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
+    int64_t passed = loop_now_ms(p->loop) / PROXY_TICK_MS - p->wheel_tick;
+    recheck(p, wall_clock_jumped(p) ? PROXY_WHEEL : passed, false);
+    await_tick(p);
 }
 
 /* Trust towards upstreams and a parent proxy. Without it what goes there fails (upstream_tls) and nothing else does. */
@@ -165,12 +208,15 @@ proxy_new(const struct proxy_options *o)
     list_init(&p->old_resolvers);
     list_init(&p->ports);
     list_init(&p->clients);
-    list_init(&p->exchanges);
+    for (size_t i = 0; i < PROXY_WHEEL; i++)
+        list_init(&p->wheel[i]);
+    p->wheel_tick = loop_now_ms(p->loop) / PROXY_TICK_MS;
     list_init(&p->dns);
     p->pool = pool_new(p->loop);
     replace_resolver(p);
     replace_trust(p);
-    timer_start(p->loop, &p->tick, PROXY_TICK_MS, on_tick, p);
+    (void)wall_clock_jumped(p);
+    await_tick(p);
     return p;
 }
 
@@ -371,21 +417,21 @@ proxy_set_snapshot(struct proxy *p, struct snapshot *snapshot)
     replace_trust(p);
     pool_flush(p->pool);
     journal_set(p->journal, snapshot_settings(snapshot)->durability, snapshot_settings(snapshot)->record_format);
-    recheck(p, INT64_MAX, true);
+    recheck(p, PROXY_WHEEL, true);
     snapshot_unref(old);
 }
 
 size_t
 proxy_exchanges(const struct proxy *p)
 {
-    return p->exchanges.count;
+    return p->exchanges;
 }
 
 static void
 check_idle(void *arg)
 {
     struct proxy *p = arg;
-    if (p->draining && p->on_idle && list_empty(&p->exchanges) && list_empty(&p->clients)) {
+    if (p->draining && p->on_idle && p->exchanges == 0 && list_empty(&p->clients)) {
         void (*on_idle)(void *) = p->on_idle;
         p->on_idle = NULL;
         on_idle(p->on_idle_arg);
@@ -436,8 +482,7 @@ proxy_stop(struct proxy *p)
 {
     p->draining = true;
     responder_close_all(p);
-    while (!list_empty(&p->exchanges)) {
-        struct exchange *x = list_entry(list_first(&p->exchanges), struct exchange, node);
+    for (struct exchange *x; (x = first_exchange(p));) {
         struct client *c = x->client;
         exchange_finish(x, "shutdown");
         if (c)

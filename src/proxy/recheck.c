@@ -8,8 +8,6 @@
 #include "sallyport/proxy/tunnel.h"
 
 #define TUNE_AFTER_MS 20000
-/* Everything is looked at that often, due or not: the two clocks do not run at quite the same pace. */
-#define DUE_AFTER_MS 60000
 
 /* On a listener with a token the renewed token carries on what the old one began, for the same sandbox and policy. */
 static void
@@ -120,9 +118,9 @@ advance(int64_t *due_ms, int64_t at_ms)
 static int64_t
 next_due(const struct exchange *x, const struct settings *set, int64_t now_ms, int64_t now_s)
 {
-    int64_t lifetime = lifetime_limit(x, set), idle = idle_limit(x, set), due_ms = now_ms + DUE_AFTER_MS;
+    int64_t lifetime = lifetime_limit(x, set), idle = idle_limit(x, set), due_ms = INT64_MAX;
     int64_t good_s = verifier_good_until(snapshot_verifier(x->proxy->snapshot), x->identity) - now_s;
-    if (good_s < DUE_AFTER_MS / 1000)
+    if (good_s < INT32_MAX)
         advance(&due_ms, now_ms + good_s * 1000); /* now_s may be nearly over: up to a second early */
     if (lifetime)
         advance(&due_ms, x->started_ms + lifetime);
@@ -140,7 +138,10 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
     const struct settings *set = snapshot_settings(s);
     int64_t now_s = loop_wall_us(x->proxy->loop) / 1000000, now_ms = loop_now_ms(x->proxy->loop);
     bool over = x->state == EXCHANGE_CLOSING || x->state == EXCHANGE_DONE; /* ended with another one */
-    if (over || !x->policy || !x->has_target)
+    if (over)
+        return;
+    proxy_file(x->proxy, x, 0);
+    if (!x->policy || !x->has_target)
         return;
     if (x->port->settings->token_file || x->port->settings->token_fd)
         follow_renewed_token(x, s, now_s);
@@ -157,6 +158,6 @@ exchange_recheck(struct exchange *x, bool snapshot_changed)
         x->tuned = true;
         tunnel_tune(x->tunnel);
     }
-    x->due_ms = next_due(x, set, now_ms, now_s);
+    proxy_file(x->proxy, x, next_due(x, set, now_ms, now_s));
     end_if_over(x, set, now_ms);
 }

@@ -14,11 +14,16 @@
 #include "sallyport/proxy/shared.h"
 #include "sallyport/proxy/snapshot.h"
 
+struct exchange;
 struct pool;
 struct keeper_link;
 struct names;
 struct splicer;
 struct dgram;
+
+#define PROXY_SCRATCH 65536
+#define PROXY_TICK_MS 500
+#define PROXY_WHEEL 64           /* ticks: nothing is filed further ahead */
 
 /* One listening socket with what the settings say about it. */
 struct port {
@@ -45,7 +50,9 @@ struct proxy {
     struct list ports;
     struct list clients;         /* connections that are not (yet) tunnels */
     struct list dns;             /* DNS connections over TCP */
-    struct list exchanges;       /* all that have not finished */
+    struct list wheel[PROXY_WHEEL]; /* exchanges that have not finished, by the tick in which they are looked at */
+    int64_t wheel_tick;          /* the last whose exchanges were looked at */
+    size_t exchanges;            /* how many there are */
     size_t tunnels;              /* exchanges that have taken their client's stream */
     struct pool *pool;           /* idle upstream connections of plain HTTP */
     struct timer tick;           /* expiry and idle limits of live exchanges */
@@ -61,9 +68,11 @@ struct proxy {
     struct deferred idle_check;
 };
 
-#define PROXY_SCRATCH 65536
-#define PROXY_TICK_MS 500
 
+/* Files an exchange, for the first time or anew, to be looked at once due_ms is over (0: in the next tick). Earlier, where that
+ * is further ahead than the wheel turns. */
+void proxy_file(struct proxy *p, struct exchange *x, int64_t due_ms);
+void proxy_unfile(struct proxy *p, struct exchange *x);
 /* Something ended: resumes accepting, and tells a drain that it may be over. */
 void proxy_settle(struct proxy *p);
 bool has_port(const uint16_t *ports, size_t n, uint16_t port);

@@ -58,7 +58,7 @@ struct ask {
 };
 
 struct exchange {
-    struct list_node node;           /* in proxy.exchanges */
+    struct list_node node;           /* in a list of proxy.wheel */
     struct proxy *proxy;
     struct client *client;           /* NULL once a tunnel has taken its stream */
     struct port *port;
@@ -76,7 +76,6 @@ struct exchange {
     struct inspect_call *call;       /* of an inner request that is a stream of HTTP/2; it has no client */
     int64_t started_ms;
     int64_t active_ms;               /* last byte either way */
-    int64_t due_ms;                  /* when it must be looked at again; 0: at the next tick */
     uint64_t bytes_up, bytes_down;
     uint64_t unspent_up;             /* of bytes_up, not yet taken from the budget */
     const char *cause;               /* static text */
@@ -85,6 +84,7 @@ struct exchange {
     enum exchange_kind kind;
     enum reason reason;              /* why it ended, REASON_OK or what went wrong */
     uint16_t status;                 /* of the answer that the client got */
+    uint8_t wheel_slot;              /* that node is in */
     bool speaks_http : 1;            /* transparent: a refusal can be said in HTTP */
     bool inspect : 1;                /* this tunnel opens for inspection */
     bool tuned : 1;                  /* socket options of a connection that lasts */
@@ -132,7 +132,7 @@ bool exchange_count(struct exchange *x, uint64_t up, uint64_t down);
 /* How many bytes upstream may be read before they are counted. */
 size_t exchange_burst(const struct exchange *x);
 void exchange_stir(struct exchange *x); /* bytes that were counted moved on: it is not idle */
-/* By the clock and the present snapshot: still allowed? Ends it otherwise, or sets due_ms. */
+/* By the clock and the present snapshot: still allowed? Ends it otherwise, or files it anew. */
 void exchange_recheck(struct exchange *x, bool snapshot_changed);
 /* The guard's word by the present snapshot on addresses that were, or are about to be, judged by the exchange's own. */
 enum reason exchange_judge_again(const struct exchange *x, const struct addr *addrs, size_t count);
