@@ -514,7 +514,8 @@ bool
 upstream_tls_refused_late(SSL *ssl, struct upstream_fault *ret)
 {
     const struct connection *c = ssl ? connection_of(ssl) : NULL;
-    if (!c || (c->alert_sent < 0 && c->alert_received < 0))
+    /* What we sent says nothing: an end without close_notify is answered by an alert of ours. */
+    if (!c || c->alert_received < 0)
         return false;
     /* These two are no refusals (RFC 8446 section 6.1, RFC 5246 section 7.2.2). */
     if (c->alert_received == SSL_AD_USER_CANCELLED || c->alert_received == SSL_AD_NO_RENEGOTIATION)

@@ -386,8 +386,20 @@ def no_bad_goodbye(raw, s):
         pass
 
 
-def truncated(host):
-    raw = Raw([host], no_bad_goodbye)
+def no_answer_at_all(raw, s):
+    """The same before it has answered anything."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*raw.paths)
+    try:
+        tls = context.wrap_socket(s, server_side=True)
+        tls.recv(65536)
+        os.close(tls.detach())
+    except OSError:
+        pass
+
+
+def truncated(host, serve=no_bad_goodbye):
+    raw = Raw([host], serve)
     raw.paths = chained(host)
     return raw
 
@@ -472,6 +484,7 @@ def build():
         row("tu-037c", "client certificate demanded, TLS 1.2", "client certificate", change=client_certificates(ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_2)),
         row("tu-037d", "client certificate demanded, TLS 1.3", "client certificate", change=client_certificates(ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_3)),
         row("tu-039", "no close_notify, answer to the end", None, server=lambda: truncated(host("tu-039")), status=None, also=judge_truncated),
+        row("tu-039b", "no close_notify, no answer", None, server=lambda: truncated(host("tu-039b"), no_answer_at_all), reason="upstream_closed"),
         row("tu-040", "ALPN h2 alone", "ALPN", server=lambda: s_server([host("tu-040")], chained(host("tu-040")), "-alpn", "h2", "-quiet")),
         row("tu-041", "ALPN that nobody offered", None, change=picks(b"smtp")),
         row("tu-043", "chain of 1 MB", None, lambda: long_chain(host("tu-043"))),

@@ -41,7 +41,7 @@ struct upstream_fault {
     char detail[UPSTREAM_DETAIL_SIZE]; /* "the server's certificate has expired": one clause, no address, no foreign text */
 };
 void upstream_tls_explain(SSL *ssl, struct upstream_fault *ret);
-/* The same for a connection that broke later: true where TLS ended it. A server of TLS 1.3 judges the client's half of the handshake
+/* The same for a connection that broke later: true where an alert of the server's ended it. A server of TLS 1.3 judges the client's half of the handshake
  * when the client believes it done (RFC 8446 section 4.4.2.4: certificate_required). */
 bool upstream_tls_refused_late(SSL *ssl, struct upstream_fault *ret);
 
