@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "sallyport/base/encoding.h"
+
 static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 static size_t
@@ -57,10 +59,22 @@ addr_equal(const struct addr *a, const struct addr *b)
     return a->family == b->family && memcmp(a->bytes, b->bytes, family_len(a->family)) == 0;
 }
 
+/* What inet_ntop writes, without its printf: each record has such addresses. */
+static void
+format_v4(const uint8_t bytes[4], char *text)
+{
+    for (int i = 0; i < 4; i++) {
+        text += decimal_encode(bytes[i], text);
+        *text++ = i < 3 ? '.' : '\0';
+    }
+}
+
 void
 addr_format(const struct addr *a, char text[ADDR_TEXT_SIZE])
 {
-    if (family_len(a->family) == 0 || !inet_ntop(a->family, a->bytes, text, ADDR_TEXT_SIZE))
+    if (a->family == AF_INET)
+        format_v4(a->bytes, text);
+    else if (family_len(a->family) == 0 || !inet_ntop(a->family, a->bytes, text, ADDR_TEXT_SIZE))
         memcpy(text, "none", sizeof "none");
 }
 
@@ -113,14 +127,18 @@ sockaddr_format(const struct sockaddr *sa, char text[SOCKADDR_TEXT_SIZE])
 {
     struct addr a;
     uint16_t port;
-    char host[ADDR_TEXT_SIZE];
     if (!addr_from_sockaddr(sa, &a, &port)) {
         snprintf(text, SOCKADDR_TEXT_SIZE, "%s", sa->sa_family == AF_UNIX ? "unix" : "unknown");
         return;
     }
-    addr_format(&a, host);
-    snprintf(text, SOCKADDR_TEXT_SIZE, a.family == AF_INET6 ? "[%s]:%u" : "%s:%u", host,
-             (unsigned)port);
+    bool brackets = a.family == AF_INET6;
+    text[0] = '[';
+    addr_format(&a, text + brackets);
+    char *end = text + strlen(text);
+    if (brackets)
+        *end++ = ']';
+    *end++ = ':';
+    end[decimal_encode(port, end)] = '\0';
 }
 
 /* Are the first `bits` of both the same? */

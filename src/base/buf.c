@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "sallyport/base/encoding.h"
 #include "sallyport/base/mem.h"
 
 #define BUF_SIZE_MIN 128 /* what a connection has said that says little */
@@ -116,25 +117,33 @@ buf_append_str(struct buf *b, const char *text)
 }
 
 bool
+buf_append_uint(struct buf *b, uint64_t value)
+{
+    char digits[DECIMAL_MAX];
+    return buf_append(b, digits, decimal_encode(value, digits));
+}
+
+bool
 buf_printf(struct buf *b, const char *fmt, ...)
 {
+    char stack[512];
     va_list args;
     va_start(args, fmt);
-    int len = vsnprintf(NULL, 0, fmt, args);
+    int len = vsnprintf(stack, sizeof stack, fmt, args);
     va_end(args);
     assert(len >= 0);
-    /* The terminator needs a byte that the cap does not count. */
+    if ((size_t)len < sizeof stack)
+        return buf_append(b, stack, (size_t)len);
     if ((size_t)len > buf_room(b)) {
         b->overflow = true;
         return false;
     }
-    char stack[512];
-    char *text = (size_t)len < sizeof stack ? stack : mem_alloc((size_t)len + 1);
+    /* Not into the buffer itself: the terminator needs a byte that the cap does not count. */
+    char *text = mem_alloc((size_t)len + 1);
     va_start(args, fmt);
     vsnprintf(text, (size_t)len + 1, fmt, args);
     va_end(args);
     bool fits = buf_append(b, text, (size_t)len);
-    if (text != stack)
-        free(text);
+    free(text);
     return fits;
 }

@@ -172,13 +172,17 @@ hex_decode(struct slice in, unsigned char *out, size_t out_len)
     return true;
 }
 
+const bool json_plain[256] = {
+    [' '] = true, ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
+};
+
 /* Bytes that one byte becomes inside a JSON string. */
 static size_t
 escaped_len(unsigned char c)
 {
-    if (c == '"' || c == '\\')
-        return 2;
-    return c >= 0x20 && c <= 0x7e ? 1 : 6;
+    if (json_plain[c])
+        return 1;
+    return c == '"' || c == '\\' ? 2 : 6;
 }
 
 static char *

@@ -128,7 +128,8 @@ write_via(struct buf *out, const struct head *head, const char *pseudonym)
             !is_nominated(head, f->name))
             ok = buf_append_slice(out, f->value) && buf_append_str(out, ", ");
     }
-    return ok && buf_printf(out, "1.%u %s\r\n", head->minor, pseudonym);
+    return ok && buf_append_str(out, "1.") && buf_append_uint(out, head->minor) && buf_append_str(out, " ") &&
+           buf_append_str(out, pseudonym) && buf_append_str(out, "\r\n");
 }
 
 static bool
@@ -139,7 +140,8 @@ write_framing(struct buf *out, const struct forward_options *o)
     case BODY_TO_EOF:
         return true;
     case BODY_LENGTH:
-        return buf_printf(out, "Content-Length: %llu\r\n", (unsigned long long)o->content_length);
+        return buf_append_str(out, "Content-Length: ") && buf_append_uint(out, o->content_length) &&
+               buf_append_str(out, "\r\n");
     case BODY_CHUNKED:
         return buf_append_str(out, "Transfer-Encoding: chunked\r\n");
     }
@@ -160,7 +162,7 @@ write_authority(struct buf *out, const struct target *target)
     bool implied = (target->scheme == SCHEME_HTTP && target->port == 80) ||
                    (target->scheme == SCHEME_HTTPS && target->port == 443);
     return buf_append_slice(out, host_slice(&target->host)) &&
-           (implied || buf_printf(out, ":%u", target->port));
+           (implied || (buf_append_str(out, ":") && buf_append_uint(out, target->port)));
 }
 
 /* OPTIONS for the server as a whole came as an absolute-form without a path; it must leave as `*`
@@ -244,8 +246,9 @@ write_absent_length(struct buf *out, const struct head *head, const struct forwa
 static bool
 write_status_line(struct buf *out, const struct head *head)
 {
-    return buf_printf(out, "HTTP/1.1 %03u ", head->status) && buf_append_slice(out, head->phrase) &&
-           buf_append_str(out, "\r\n");
+    /* Three digits: head_parse_response lets no other status through. */
+    return buf_append_str(out, "HTTP/1.1 ") && buf_append_uint(out, head->status) && buf_append_str(out, " ") &&
+           buf_append_slice(out, head->phrase) && buf_append_str(out, "\r\n");
 }
 
 static bool

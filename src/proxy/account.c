@@ -113,6 +113,15 @@ account_resolve(struct exchange *x)
     return journal_add(x->proxy->journal, &r, false);
 }
 
+/* As much as has room, with a terminator. */
+static void
+copy_text(char *out, size_t size, struct slice s)
+{
+    size_t len = s.len < size ? s.len : size - 1;
+    memcpy(out, s.ptr, len);
+    out[len] = '\0';
+}
+
 static void
 count_decision(struct exchange *x, enum reason reason)
 {
@@ -124,12 +133,12 @@ count_decision(struct exchange *x, enum reason reason)
         return;
     struct denial d = {.wall_us = loop_wall_us(x->proxy->loop), .reason = (uint16_t)reason};
     if (x->identity)
-        snprintf(d.sandbox, sizeof d.sandbox, "%.*s", (int)sizeof d.sandbox - 1, x->identity->sub);
+        copy_text(d.sandbox, sizeof d.sandbox, slice_str(x->identity->sub));
     if (x->policy)
-        snprintf(d.policy, sizeof d.policy, "%.*s", (int)sizeof d.policy - 1, policy_name(x->policy));
+        copy_text(d.policy, sizeof d.policy, slice_str(policy_name(x->policy)));
     if (x->has_target) {
         d.port = exchange_port(x);
-        snprintf(d.host, sizeof d.host, "%.*s", SLICE_ARG(exchange_host(x)));
+        copy_text(d.host, sizeof d.host, exchange_host(x));
     }
     shared_denial(shared, &d);
 }

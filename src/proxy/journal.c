@@ -32,7 +32,7 @@ struct journal {
     uint64_t epoch, next_number;
     uint64_t last_ticket;   /* given out */
     uint64_t handed, kept;  /* tickets up to which that is so */
-    struct buf open;        /* the frame of this turn, and ends of those before it */
+    struct buf open;        /* the frame of this turn, and what nobody waits for of those before it */
     bool hurry;             /* it must leave at the turn's end */
     struct buf draft, key;  /* scratch */
     struct list batches;    /* not acknowledged, in order; those not sent are behind those sent */
@@ -343,7 +343,7 @@ add(struct journal *j, const struct record *r, bool fold)
         return 0;
     struct record_item item = {.fold = fold, .event = r->event, .key = buf_slice(&j->key), .draft = buf_slice(&j->draft)};
     uint64_t ticket = take(j, &item);
-    j->hurry |= ticket != 0 && (r->event != RECORD_CLOSE || r->has_decision);
+    j->hurry |= r->allow; /* it will be waited for */
     return ticket;
 }
 

@@ -57,11 +57,6 @@ put_int(struct writer *w, int64_t value)
     put_uint(w, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
-/* What stands in a JSON string as it is. */
-static const bool plain[256] = {
-    [' '] = true, ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
-};
-
 static void
 put_escape(struct writer *w, unsigned char c)
 {
@@ -81,7 +76,7 @@ put_escaped(struct writer *w, struct slice s)
 {
     size_t len = s.len < w->field_max ? s.len : w->field_max;
     for (size_t from = 0, i = 0; from < len; from = ++i) {
-        while (i < len && plain[(unsigned char)s.ptr[i]])
+        while (i < len && json_plain[(unsigned char)s.ptr[i]])
             i++;
         put(w, s.ptr + from, i - from);
         if (i < len)

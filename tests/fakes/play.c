@@ -268,7 +268,7 @@ find_record(struct play *p)
 static bool
 do_record(struct play *p, const struct step *s)
 {
-    /* The record of an end may wait a moment in the worker. */
+    /* A record for which nobody waits may stay in the worker for a moment. */
     if (!find_record(p) && (!world_advance(JOURNAL_HOLD_MS) || !find_record(p)))
         return wrong(p, "no further record");
     const char *text = world.effects[p->record_cursor++].text;
@@ -319,13 +319,19 @@ effect_name(enum effect_kind kind)
 }
 
 static bool
+find_effect(struct play *p)
+{
+    while (p->effect_cursor < world.effect_count &&
+           world.effects[p->effect_cursor].kind == EFFECT_KEPT)
+        p->effect_cursor++;
+    return p->effect_cursor < world.effect_count;
+}
+
+static bool
 do_effects(struct play *p, const struct step *s)
 {
     for (size_t k = 0; k < s->word_count; k++) {
-        while (p->effect_cursor < world.effect_count &&
-               world.effects[p->effect_cursor].kind == EFFECT_KEPT)
-            p->effect_cursor++;
-        if (p->effect_cursor == world.effect_count)
+        if (!find_effect(p) && (!world_advance(JOURNAL_HOLD_MS) || !find_effect(p)))
             return wrong(p, "\"%s\" did not happen", s->words[k]);
         const struct effect *e = &world.effects[p->effect_cursor++];
         if (!match_effect(e, s->words[k]))

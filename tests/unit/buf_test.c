@@ -82,3 +82,13 @@ TEST(a_cap_of_zero_or_of_everything)
     CHECK(slice_is(buf_slice(&b), "x"));
     buf_done(&b);
 }
+
+TEST(numbers_are_appended_whole_or_not_at_all)
+{
+    struct buf b;
+    buf_init(&b, 22);
+    CHECK(buf_append_uint(&b, 0) && buf_append_uint(&b, UINT64_MAX) && buf_append_uint(&b, 7));
+    CHECK(slice_is(buf_slice(&b), "0184467440737095516157"));
+    CHECK(!buf_append_uint(&b, 1) && b.overflow && buf_len(&b) == 22);
+    buf_done(&b);
+}

@@ -133,43 +133,47 @@ TEST(a_turn_is_one_frame)
 }
 
 static uint64_t
-add_end(struct play *p, bool has_decision)
+add_end(struct play *p)
 {
-    struct record r = {.event = RECORD_CLOSE, .wall_us = 1, .id = slice_str("e"), .has_decision = has_decision};
+    struct record r = {.event = RECORD_CLOSE, .wall_us = 1, .id = slice_str("e")};
     return journal_add(p->journal, &r, false);
 }
 
-TEST(an_end_waits_a_moment_for_company)
+static uint64_t
+add_refusal(struct play *p)
+{
+    struct record r = {.event = RECORD_DECISION, .wall_us = 1, .id = slice_str("r"), .reason = REASON_HOST_NOT_ALLOWED};
+    return journal_add(p->journal, &r, true);
+}
+
+TEST(what_nobody_waits_for_has_a_moment_for_company)
 {
     struct play p;
     size_t items;
     begin(&p, DURABILITY_WRITTEN);
-    CHECK(add_end(&p, false) == 1);
+    CHECK(add_refusal(&p) == 1);
     run(&p, 1);
     CHECK(next_batch(&p, &items).number == 0 && !journal_flushed(p.journal));
-    CHECK(add_end(&p, false) == 2 && add(&p, "b") == 3);
+    CHECK(add_end(&p) == 2 && add(&p, "b") == 3);
     run(&p, 0);
     CHECK(next_batch(&p, &items).number == 1 && items == 3 && journal_flushed(p.journal));
     /* And not for long: alone it leaves by itself. */
-    CHECK(add_end(&p, false) == 4);
+    CHECK(add_end(&p) == 4);
     run(&p, 30);
     CHECK(next_batch(&p, &items).number == 2 && items == 1 && journal_flushed(p.journal));
     end(&p);
 }
 
-TEST(an_end_that_refuses_or_is_waited_for_leaves_at_once)
+TEST(what_is_waited_for_leaves_at_once)
 {
     struct play p;
     size_t items;
     struct outcome handed = {0};
     struct journal_wait w = {0};
     begin(&p, DURABILITY_WRITTEN);
-    CHECK(add_end(&p, true) == 1);
+    journal_wait(p.journal, &w, add_refusal(&p), true, on_done, &handed);
     run(&p, 0);
-    CHECK(next_batch(&p, &items).number == 1 && items == 1);
-    journal_wait(p.journal, &w, add_end(&p, false), true, on_done, &handed);
-    run(&p, 0);
-    CHECK(next_batch(&p, &items).number == 2 && items == 1 && handed.calls == 1 && handed.kept);
+    CHECK(next_batch(&p, &items).number == 1 && items == 1 && handed.calls == 1 && handed.kept);
     end(&p);
 }
 
@@ -180,7 +184,7 @@ TEST(ends_that_fill_a_frame_leave_with_it)
     size_t items;
     begin(&p, DURABILITY_WRITTEN);
     for (int i = 0; i < 2000; i++)
-        CHECK(add_end(&p, false) != 0);
+        CHECK(add_end(&p) != 0);
     run(&p, 0);
     CHECK(next_batch(&p, &items).number == 1 && items > 100);
     end(&p);

@@ -28,6 +28,7 @@ static inline size_t buf_room(const struct buf *b) { return b->end - b->start < 
 bool buf_append(struct buf *b, const void *data, size_t len);
 bool buf_append_slice(struct buf *b, struct slice s);
 bool buf_append_str(struct buf *b, const char *text);
+bool buf_append_uint(struct buf *b, uint64_t value); /* decimal */
 bool buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Room for `len` bytes to be written at the returned place, then buf_commit(b, n <= len). NULL past the cap. */
 char *buf_reserve(struct buf *b, size_t len);

@@ -15,8 +15,8 @@ struct journal;
 enum durability { DURABILITY_BUFFERED = 1, DURABILITY_WRITTEN, DURABILITY_SYNCED };
 
 #define JOURNAL_UNACKED_MAX (4u << 20) /* bytes of drafts that may wait for the recorder; past it, records are refused */
-/* How long the record of an end may wait for a frame that leaves anyway. Nothing waits for it, a frame of its own wakes two
- * processes, and whoever kills a worker takes the ends of what was open with it all the same. */
+/* How long a record for which nobody waits (of an end, of a refusal) may wait for a frame that leaves anyway, or for others of
+ * its kind: each frame wakes two processes. */
 #define JOURNAL_HOLD_MS 5
 
 struct journal *journal_new(struct loop *l, int channel_fd, enum durability durability, enum record_format format);
