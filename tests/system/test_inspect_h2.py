@@ -393,6 +393,33 @@ def a_server_changes_how_many_streams_it_takes():
         server.stop()
 
 
+@case
+def extended_connect_is_never_offered():
+    """RFC 8441, though the server offers it: clients then speak WebSocket over HTTP/1.1 (test_inspect_clients has a browser that does)."""
+    def serve(connection, number):
+        connection.send(h2.settings((8, 1)))
+        for kind, flags, stream, data in iter(connection.next, None):
+            if kind == h2.HEADERS:
+                seen.append(data)
+                connection.send(frame(h2.HEADERS, 5, stream, b"\x88"))
+    seen = []
+    server = h2.Server(netns.OTHER_ORIGIN, CA.leaf(LOADED, file="load"), serve)
+    try:
+        raw = Raw("extended", LOADED)
+        first = raw.frames(lambda f: f[0] == h2.SETTINGS)[-1][3]
+        expect(all(first[n:n + 2] != b"\0\x08" for n in range(0, len(first), 6)), f"SETTINGS_ENABLE_CONNECT_PROTOCOL is offered: {first}")
+        raw.send(frame(1, 4, 1, block((":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":authority", LOADED), (":path", "/ws"))))
+        equal(raw.answer(1)[2], h2.PROTOCOL_ERROR, "a request with :protocol is reset")
+        raw.send(frame(1, 5, 3, request(LOADED, "/page")))
+        head, _, code = raw.answer(3)
+        expect(head[:1] == b"\x88" and code is None, f"the connection does not go on: {head} {code}")
+        equal(len(seen), 1, "requests that reached the server")
+        equal(gate.record("decision", entry="inspected", sandbox="extended", decision="deny")["reason"], "request_malformed", "the record")
+        raw.close()
+    finally:
+        server.stop()
+
+
 # ---- faults, in words
 
 @case
