@@ -19,8 +19,8 @@
 
 /* Leaves a second that one worker may ask for, and how many at once: far above what its cache lets through, far below what
  * a taken one would need to name the world. */
-#define RATE_PER_S 200
-#define RATE_BURST INT64_C(1000)
+#define RATE_PER_S 500
+#define RATE_BURST INT64_C(4000)
 /* Exchanges that began before a reload ask by the old policy for as long as a handshake may take. */
 #define OLD_SNAPSHOT_MS 60000
 

@@ -23,8 +23,8 @@ FOLDER = tempfile.mkdtemp(prefix="sallyport-keeper-")
 os.chmod(FOLDER, 0o755)
 CA = Authority(FOLDER)
 WILD, DEAD = "wild.example", "dead.example"
-FLOOD = 1500
-BURST, RATE = 300, 20  # SHARED_LEAVES_BURST, SHARED_LEAVES_PER_S
+FLOOD = 2500
+BURST, RATE = 1500, 50  # SHARED_LEAVES_BURST, SHARED_LEAVES_PER_S
 
 
 def start_gate():

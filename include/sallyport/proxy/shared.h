@@ -61,10 +61,10 @@ void shared_close_tunnel(struct shared *s, unsigned worker, struct slice sandbox
 /* False when bytes_up is now used up. */
 bool shared_spend_bytes(struct shared *s, struct slice sandbox, const struct budget_limits *l, uint64_t n);
 void shared_worker_gone(struct shared *s, unsigned worker);
-/* Leaves that the keeper signs, for all sandboxes of a worker at its own rate: one sandbox gets a part of it. False: its share is
- * spent. _left only looks, so that a tunnel can be refused while there is still somebody to say so to. */
-#define SHARED_LEAVES_PER_S 20
-#define SHARED_LEAVES_BURST 300
+/* Leaves that the keeper signs, for all sandboxes of a worker at its own rate: one sandbox gets a part of it, enough for a crawl
+ * of a thousand hosts. False: its share is spent. _left only looks, so that a tunnel can be refused while there is still somebody to say so to. */
+#define SHARED_LEAVES_PER_S 50
+#define SHARED_LEAVES_BURST 1500
 bool shared_take_leaf(struct shared *s, struct slice sandbox, int64_t wall_us);
 bool shared_leaves_left(struct shared *s, struct slice sandbox, int64_t wall_us);
 /* Failed signature checks by client address, over all workers. An address that has had SHARED_FAILED_TOKENS_PER_MINUTE of
