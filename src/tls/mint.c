@@ -21,6 +21,8 @@ struct ca {
     X509 *cert;
     EVP_PKEY *key;
     int64_t not_before, not_after;
+    X509 *form;              /* a leaf without a host, filled in anew for each; NULL until there is one */
+    EVP_PKEY *form_key;      /* whose it is */
 };
 
 static int
@@ -374,6 +376,16 @@ leaf_key_public(struct slice public_pem, struct err *err)
 
 /* ---- loading a CA ---- */
 
+static void
+drop_form(struct ca *ca)
+{
+    X509_free(ca->form);
+    EVP_PKEY_free(ca->form_key);
+    ca->form = NULL;
+    ca->form_key = NULL;
+}
+
+
 static bool
 asn1_seconds(const ASN1_TIME *t, int64_t *ret)
 {
@@ -473,6 +485,7 @@ ca_free(struct ca *ca)
 {
     if (!ca)
         return;
+    drop_form(ca);
     X509_free(ca->cert);
     EVP_PKEY_free(ca->key);
     free(ca);
@@ -496,19 +509,16 @@ name_leaf(X509 *cert, const struct host *h)
     return (!fits || add_name_entry(X509_get_subject_name(cert), NID_commonName, text)) && add_alternative_name(cert, h, !fits);
 }
 
+/* What all leaves of one key share. The key is encoded for it once: OpenSSL takes five times as long for that as for all the
+ * rest of a leaf, signature included. */
 static X509 *
-make_leaf(const struct ca *ca, const struct host *h, EVP_PKEY *leaf_public, int64_t now_s)
+make_form(const struct ca *ca, EVP_PKEY *leaf_public)
 {
-    int64_t from = now_s - LEAF_BACKDATE_S, to = now_s + LEAF_LIFETIME_S;
-    if (from < ca->not_before)
-        from = ca->not_before;
-    if (to > ca->not_after)
-        to = ca->not_after;
     X509 *cert = X509_new();
-    bool ok = cert && X509_set_version(cert, X509_VERSION_3) && set_serial(cert) && set_times(cert, from, to) &&
-              X509_set_issuer_name(cert, X509_get_subject_name(ca->cert)) && X509_set_pubkey(cert, leaf_public) && name_leaf(cert, h) &&
-              add_basic_constraints(cert, false) && add_key_usage(cert, USAGE_DIGITAL_SIGNATURE, USAGE_DIGITAL_SIGNATURE) &&
-              add_server_auth(cert) && add_subject_key_id(cert) && add_authority_key_id(cert, ca->cert) && sign(cert, ca->key);
+    bool ok = cert && X509_set_version(cert, X509_VERSION_3) && X509_set_issuer_name(cert, X509_get_subject_name(ca->cert)) &&
+              X509_set_pubkey(cert, leaf_public) && add_basic_constraints(cert, false) &&
+              add_key_usage(cert, USAGE_DIGITAL_SIGNATURE, USAGE_DIGITAL_SIGNATURE) && add_server_auth(cert) && add_subject_key_id(cert) &&
+              add_authority_key_id(cert, ca->cert);
     if (!ok) {
         X509_free(cert);
         return NULL;
@@ -516,15 +526,54 @@ make_leaf(const struct ca *ca, const struct host *h, EVP_PKEY *leaf_public, int6
     return cert;
 }
 
+static X509 *
+form_for(struct ca *ca, EVP_PKEY *leaf_public)
+{
+    if (ca->form && ca->form_key == leaf_public)
+        return ca->form;
+    drop_form(ca);
+    ca->form = make_form(ca, leaf_public);
+    if (ca->form && EVP_PKEY_up_ref(leaf_public))
+        ca->form_key = leaf_public;
+    return ca->form;
+}
+
+/* Nothing of the host before this one stays in it. */
+static int
+clear_names(X509 *cert)
+{
+    X509_NAME *none = X509_NAME_new();
+    int at = X509_get_ext_by_NID(cert, NID_subject_alt_name, -1);
+    int ok = none && X509_set_subject_name(cert, none);
+    X509_NAME_free(none);
+    if (at >= 0)
+        X509_EXTENSION_free(X509_delete_ext(cert, at));
+    return ok;
+}
+
+static X509 *
+make_leaf(struct ca *ca, const struct host *h, EVP_PKEY *leaf_public, int64_t now_s)
+{
+    int64_t from = now_s - LEAF_BACKDATE_S, to = now_s + LEAF_LIFETIME_S;
+    if (from < ca->not_before)
+        from = ca->not_before;
+    if (to > ca->not_after)
+        to = ca->not_after;
+    X509 *cert = form_for(ca, leaf_public);
+    bool ok = cert && set_serial(cert) && set_times(cert, from, to) && clear_names(cert) && name_leaf(cert, h) && sign(cert, ca->key);
+    if (!ok)
+        drop_form(ca);
+    return ok ? cert : NULL;
+}
+
 bool
-ca_mint(const struct ca *ca, const struct host *host, EVP_PKEY *leaf_public, int64_t now_s, unsigned char **ret_der, size_t *ret_len)
+ca_mint(struct ca *ca, const struct host *host, EVP_PKEY *leaf_public, int64_t now_s, unsigned char **ret_der, size_t *ret_len)
 {
     unsigned char *der = NULL;
     if (host->kind == HOST_NONE || host->len == 0 || now_s >= ca->not_after || now_s < ca->not_before)
         return false;
     X509 *cert = make_leaf(ca, host, leaf_public, now_s);
     int len = cert ? i2d_X509(cert, &der) : -1;
-    X509_free(cert);
     ERR_clear_error();
     if (len <= 0 || len > LEAF_DER_MAX) {
         OPENSSL_free(der);

@@ -124,7 +124,7 @@ reply(struct world *w, uint32_t id, enum leaf_status status, struct slice der)
 }
 
 static bool
-reply_for(struct world *w, const struct ca *by, EVP_PKEY *key, uint32_t id, const char *name)
+reply_for(struct world *w, struct ca *by, EVP_PKEY *key, uint32_t id, const char *name)
 {
     struct host h = host_of(name);
     unsigned char *der;

@@ -58,7 +58,7 @@ host_of(const char *text)
 }
 
 static X509 *
-mint_by(const struct ca *by, const struct host *h, int64_t now)
+mint_by(struct ca *by, const struct host *h, int64_t now)
 {
     unsigned char *der = NULL;
     size_t len = 0;
@@ -251,6 +251,44 @@ TEST(a_name_is_one_name_whatever_it_holds)
     struct host none = {0}, wildcard;
     CHECK(!mint_by(ca, &none, NOW));
     CHECK(!host_parse(slice_str("*.example.com"), &wildcard));
+}
+
+/* One CA mints for one host after the other, and for several keys: each leaf is what a CA would make that never made another. */
+TEST(a_leaf_has_nothing_of_the_one_before)
+{
+    static const char *const hosts[] = {"a.example.com", "a-name-that-is-longer-than-the-64-bytes-of-a-common-name.example.com", "[2001:db8::1]",
+                                        "b.example.com", "192.0.2.7", "a.example.com"};
+    char *private_pem, *public_pem;
+    struct err err = {0};
+    begin();
+    leaf_key_generate(&private_pem, &public_pem, &err);
+    EVP_PKEY *own = leaf_public, *other = leaf_key_public(slice_str(public_pem), &err);
+    X509 *issuer = cert_of(ca_pem);
+    struct ca *used = ca_load(slice_str(ca_pem), slice_str(ca_key), NOW, &err);
+    for (size_t i = 0; i < 2 * sizeof hosts / sizeof hosts[0]; i++) {
+        struct host h = host_of(hosts[i / 2]);
+        leaf_public = i % 3 ? own : other;
+        struct ca *fresh = ca_load(slice_str(ca_pem), slice_str(ca_key), NOW, &err);
+        X509 *a = mint_by(used, &h, NOW + (int64_t)i), *b = mint_by(fresh, &h, NOW + (int64_t)i);
+        CHECK_THAT(X509_NAME_cmp(X509_get_subject_name(a), X509_get_subject_name(b)) == 0, "%s", hosts[i / 2]);
+        CHECK(X509_verify(a, X509_get0_pubkey(issuer)) == 1 && EVP_PKEY_eq(X509_get0_pubkey(a), leaf_public) == 1);
+        CHECK(ASN1_TIME_compare(X509_get0_notAfter(a), X509_get0_notAfter(b)) == 0 && X509_get_ext_count(a) == X509_get_ext_count(b));
+        for (int k = 0; k < X509_get_ext_count(b); k++) {
+            X509_EXTENSION *there = X509_get_ext(b, k);
+            int at = X509_get_ext_by_OBJ(a, X509_EXTENSION_get_object(there), -1);
+            CHECK(at >= 0 && X509_EXTENSION_get_critical(X509_get_ext(a, at)) == X509_EXTENSION_get_critical(there));
+            CHECK(at >= 0 && ASN1_OCTET_STRING_cmp(X509_EXTENSION_get_data(X509_get_ext(a, at)), X509_EXTENSION_get_data(there)) == 0);
+        }
+        X509_free(a);
+        X509_free(b);
+        ca_free(fresh);
+    }
+    leaf_public = own;
+    X509_free(issuer);
+    ca_free(used);
+    EVP_PKEY_free(other);
+    free(private_pem);
+    free(public_pem);
 }
 
 TEST(an_address_is_an_address_and_no_name)

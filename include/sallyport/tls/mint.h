@@ -46,7 +46,7 @@ struct ca *ca_load(struct slice cert_pem, struct slice key_pem, int64_t now_s, s
 void ca_free(struct ca *ca); /* NULL is fine */
 int64_t ca_not_after(const struct ca *ca); /* seconds since 1970 */
 /* The leaf for this host, signed, as DER (heap). False: the host is none, or the CA has expired. */
-bool ca_mint(const struct ca *ca, const struct host *host, EVP_PKEY *leaf_public, int64_t now_s, unsigned char **ret_der, size_t *ret_len);
+bool ca_mint(struct ca *ca, const struct host *host, EVP_PKEY *leaf_public, int64_t now_s, unsigned char **ret_der, size_t *ret_len);
 
 /* What `ca show` says, of the certificate alone. */
 struct ca_facts {
