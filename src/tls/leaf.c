@@ -70,7 +70,7 @@ struct leaf_store {
 /* What a connection was prepared with; hangs on its SSL. */
 struct connection {
     size_t alpn_len;
-    unsigned char alpn[1 + ALPN_MAX]; /* length byte and name */
+    unsigned char alpn[]; /* length byte and name */
 };
 
 static void
@@ -132,7 +132,7 @@ leaf_apply(const struct leaf *l, SSL *ssl, const char *alpn, struct slice partit
     size_t len = alpn ? strlen(alpn) : 0;
     if (len > ALPN_MAX)
         return false;
-    struct connection *c = mem_zalloc(sizeof *c);
+    struct connection *c = mem_zalloc(sizeof *c + 1 + len);
     if (len) {
         c->alpn[0] = (unsigned char)len;
         memcpy(c->alpn + 1, alpn, len);
