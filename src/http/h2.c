@@ -119,13 +119,15 @@ refuse_stream(struct h2_session *s, struct h2_stream *stream)
 
 /* ---- how many streams the peer may have ---- */
 
-/* One announcement at a time: a peer that does not acknowledge it runs into the deadline. A smaller number waits until it fits,
- * since the library refuses what passes it from then on, and a peer that is busy would not know yet. */
+/* One announcement at a time: a peer that does not acknowledge it runs into the deadline. A smaller number waits for a rest, since
+ * the library refuses what passes it from then on, and a peer that is busy would not know yet. */
 static void
 announce_streams(struct h2_session *s)
 {
     const nghttp2_settings_entry iv = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, s->streams_wanted};
-    if (!s->settings_acked || s->streams_wanted == s->limits.streams || s->streams.count > s->streams_wanted || s->fault[0])
+    if (!s->settings_acked || s->streams_wanted == s->limits.streams || s->fault[0])
+        return;
+    if (s->streams_wanted < s->limits.streams && !s->resting)
         return;
     if (nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, &iv, 1) != 0)
         abort();
@@ -469,7 +471,6 @@ on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
         s->on.on_closed(s->owner, stream,
                         stream->not_sent && s->role == H2_CLIENT ? H2_REFUSED_STREAM : code);
     h2_stream_free(stream);
-    announce_streams(s);
     return 0;
 }
 
@@ -653,11 +654,23 @@ end_lingering(struct h2_session *s)
     }
 }
 
+/* Nothing is open, and nothing was opened since the last look. */
+static void
+look_for_rest(struct h2_session *s)
+{
+    s->resting = list_empty(&s->streams) && s->newest == s->newest_at_tick;
+    s->newest_at_tick = s->newest;
+    announce_streams(s);
+    s->resting = false;
+}
+
 bool
 h2_session_tick(struct h2_session *s, int64_t now_ms)
 {
     s->now_ms = now_ms;
     end_lingering(s);
+    if (s->role == H2_SERVER)
+        look_for_rest(s);
     if (!s->settings_acked && now_ms - s->settings_ms > s->limits.settings_timeout_ms)
         h2_session_terminate(s, H2_SETTINGS_TIMEOUT, "settings were not acknowledged");
     return s->fault[0] == '\0';

@@ -565,6 +565,7 @@ TEST(the_number_of_streams_can_be_changed)
     peers_talk(client, server, RAW_MAX);
     CHECK(client->settings == 1 && h2_session_peer_streams(client->s) == 128);
     h2_session_set_streams(server->s, 2);
+    CHECK(h2_session_tick(server->s, server->now_ms));
     peers_talk(client, server, RAW_MAX);
     CHECK(client->settings == 2 && h2_session_peer_streams(client->s) == 2);
     for (int i = 0; i < 5; i++)
@@ -580,7 +581,7 @@ TEST(the_number_of_streams_can_be_changed)
     teardown();
 }
 
-TEST(a_smaller_number_waits_until_it_fits)
+TEST(a_smaller_number_waits_for_a_rest)
 {
     setup();
     for (int i = 0; i < 5; i++)
@@ -589,12 +590,16 @@ TEST(a_smaller_number_waits_until_it_fits)
     h2_session_set_streams(server->s, 2);
     peers_talk(client, server, RAW_MAX);
     CHECK(server->count == 5 && client->settings == 1);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 5; i++)
         send_status(server->msgs[i].stream, 204, true);
+    CHECK(h2_session_tick(server->s, server->now_ms)); /* they were open just now */
+    peers_talk(client, server, RAW_MAX);
+    CHECK(client->settings == 1);
+    CHECK(h2_session_tick(server->s, server->now_ms));
     peers_talk(client, server, RAW_MAX);
     CHECK(client->settings == 2 && h2_session_peer_streams(client->s) == 2);
     for (int i = 0; i < 5; i++)
-        CHECK(client->msgs[i].closed == (i < 3) && client->msgs[i].code == 0);
+        CHECK(client->msgs[i].closed && client->msgs[i].code == 0);
     teardown();
 }
 
@@ -607,6 +612,7 @@ TEST(streams_that_cross_a_smaller_number_are_refused)
         send_request(client, "GET", "/", true);
     h2_session_output(client->s, &client->out);
     h2_session_set_streams(server->s, 1);
+    CHECK(h2_session_tick(server->s, server->now_ms));
     peers_talk(client, server, RAW_MAX);
     CHECK(server->count == 1 && !client->msgs[0].closed && !h2_session_fault(server->s) && server->malformed == 0);
     for (int i = 1; i < 4; i++)
@@ -621,18 +627,18 @@ TEST(announcements_wait_for_their_acknowledgement)
     peers_talk(client, server, RAW_MAX);
     buf_clear(&server->out);
     for (uint32_t n = 1; n < 1000; n++)
-        h2_session_set_streams(server->s, n % 100);
+        h2_session_set_streams(server->s, 128 + n);
     h2_session_output(server->s, &server->out);
     CHECK(count_frames(buf_slice(&server->out), SETTINGS, 0, NULL) == 1);
     CHECK(!h2_session_tick(server->s, server->now_ms + 20000) && h2_session_fault_code(server->s) == H2_SETTINGS_TIMEOUT);
     teardown();
     setup();
     peers_talk(client, server, RAW_MAX);
-    h2_session_set_streams(server->s, 1);
-    h2_session_set_streams(server->s, 2);
-    h2_session_set_streams(server->s, 7);
+    h2_session_set_streams(server->s, 129);
+    h2_session_set_streams(server->s, 130);
+    h2_session_set_streams(server->s, 150);
     peers_talk(client, server, RAW_MAX);
-    CHECK(h2_session_peer_streams(client->s) == 7 && client->settings == 3);
+    CHECK(h2_session_peer_streams(client->s) == 150 && client->settings == 3);
     CHECK(h2_session_tick(server->s, server->now_ms + 20000));
     teardown();
 }

@@ -102,8 +102,8 @@ size_t h2_session_streams(const struct h2_session *s);
 const char *h2_code_text(uint32_t code);
 /* How many streams the peer lets us open at once (its SETTINGS_MAX_CONCURRENT_STREAMS); known after on_settings. */
 uint32_t h2_session_peer_streams(const struct h2_session *s);
-/* Server: how many the peer may have open. Fewer are announced when no more are open; what crosses that on the way is closed with
- * H2_REFUSED_STREAM. */
+/* Server: how many the peer may have open. Fewer are announced when a tick finds that none is, and none was since the last one; what
+ * crosses that on the way is closed with H2_REFUSED_STREAM. */
 void h2_session_set_streams(struct h2_session *s, uint32_t streams);
 
 /* Server: says that no new stream is wanted; those under way, and those that cross this on the way, are served.

@@ -32,6 +32,8 @@ struct h2_session {
     struct h2_gap gaps[H2_GAPS_MAX]; /* the last ones */
     size_t gap_count;
     int32_t newest;          /* the highest id that the peer opened */
+    int32_t newest_at_tick;
+    bool resting;            /* as the tick found it; false between ticks */
     int32_t resets[H2_RESETS_KEPT]; /* the last streams that we reset: what crosses that is no fault */
     size_t reset_count;
     int64_t settings_ms;     /* when our last SETTINGS were submitted */
