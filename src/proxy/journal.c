@@ -31,6 +31,7 @@ struct journal {
     enum record_format format;
     uint64_t epoch, next_number;
     uint64_t last_ticket;   /* given out */
+    uint64_t sealed;        /* tickets up to which are in batches */
     uint64_t handed, kept;  /* tickets up to which that is so */
     struct buf open;        /* the frame of this turn, and what nobody waits for of those before it */
     bool hurry;             /* it must leave at the turn's end */
@@ -97,7 +98,7 @@ journal_wait(struct journal *j, struct journal_wait *w, uint64_t ticket, bool ha
         put_wait(&j->wait_ready, w);
     } else {
         put_wait(w->handed ? &j->wait_handed : &j->wait_kept, w);
-        j->hurry = true;
+        j->hurry |= ticket > j->sealed;
     }
 }
 
@@ -148,6 +149,7 @@ seal_open(struct journal *j)
     if (!j->next_unsent)
         j->next_unsent = &b->node;
     buf_clear(&j->open);
+    j->sealed = j->last_ticket;
     j->hurry = false;
 }
 

@@ -164,6 +164,30 @@ TEST(what_nobody_waits_for_has_a_moment_for_company)
     end(&p);
 }
 
+/* Whoever waits for what has left already is in no hurry about the next. */
+TEST(a_wait_for_a_frame_that_has_left_hurries_nothing)
+{
+    struct play p;
+    size_t items;
+    struct outcome kept = {0};
+    struct journal_wait w = {0};
+    begin(&p, DURABILITY_WRITTEN);
+    uint64_t ticket = add(&p, "a");
+    run(&p, 0);
+    struct record_batch b = next_batch(&p, &items);
+    CHECK(b.number == 1 && items == 1);
+    journal_wait(p.journal, &w, ticket, false, on_done, &kept);
+    run(&p, 0);
+    ack(&p, b);
+    run(&p, 0);
+    CHECK(add_end(&p) == 2);
+    run(&p, 1);
+    CHECK(kept.calls == 1 && next_batch(&p, &items).number == 0);
+    run(&p, 30);
+    CHECK(next_batch(&p, &items).number == 2 && items == 1);
+    end(&p);
+}
+
 TEST(what_is_waited_for_leaves_at_once)
 {
     struct play p;
