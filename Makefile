@@ -151,12 +151,14 @@ system: ## the tests from outside alone: vectors, clients, faults
 	@$(SUBMAKE) -j$(JOBS) SANITIZE=$(TEST_SANITIZE) $(TEST_OUT)/sallyport $(TEST_OUT)/sallyport-run
 	@SALLYPORT=$(TEST_OUT)/sallyport tests/run -j $(JOBS) $(SYSTEM_RUN)
 
+INSTRUMENTED = build/instrumented
 check: ## layers, generated docs, hosts, hardening, instruction budgets, memory of what idles, warnings of gcc and clang
 	@tools/deps check
 	@$(SUBMAKE) -j$(JOBS) build/sallyport build/sallyport-run build/release/tests/scenario
+	@$(SUBMAKE) -j$(JOBS) $(INSTRUMENTED)/sallyport VARIANT=instrumented CFLAGS="$(CFLAGS) -DSALLYPORT_INSTRUMENTED"
 	@tests/run -j $(JOBS) tests/check-layers tests/check-tree "tests/check-binary build/sallyport" \
 	    "tests/check-binary build/sallyport-run" "tests/check-binary build/sallyport-keeper" \
-	    "tests/budget build/release/tests/scenario" "tests/memory build/sallyport" tests/check-warnings
+	    "tests/budget build/release/tests/scenario $(INSTRUMENTED)/sallyport" "tests/memory build/sallyport" tests/check-warnings
 
 lint: ## clang-tidy and cppcheck
 	@tools/deps lint

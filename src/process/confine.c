@@ -26,6 +26,13 @@
 #define SANITIZED 0
 #endif
 
+/* The build in which `make check` counts instructions: callgrind works inside the process and knows no filters. */
+#ifdef SALLYPORT_INSTRUMENTED
+#define INSTRUMENTED 1
+#else
+#define INSTRUMENTED 0
+#endif
+
 /* ---- user, capabilities, dumps ---- */
 
 static int
@@ -226,6 +233,10 @@ confine(const struct role_start *start, struct err *err)
         return -1;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return err_errno(err, "no_new_privs");
+    if (INSTRUMENTED) {
+        diag(DIAG_ALARM, "this build is for counting instructions: it is not confined");
+        return 0;
+    }
     forbid_files();
     return filter_calls(start->role, err);
 }

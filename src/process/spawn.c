@@ -120,8 +120,8 @@ become(struct spawn *s)
     child_environment(env);
     if (s->program >= 0)
         execveat(s->program, "", s->args, env, AT_EMPTY_PATH);
-    else
-        execve("/proc/self/exe", s->args, env);
+    else /* by descriptor, as the keeper: under an instrument the path is the instrument's */
+        execveat(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "", s->args, env, AT_EMPTY_PATH);
     _exit(127);
 }
 
