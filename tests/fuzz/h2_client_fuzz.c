@@ -70,7 +70,7 @@ on_end(void *owner, struct h2_stream *stream, struct h2_head *trailers)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct h2_callbacks callbacks = {on_head, on_data, on_end, peer_on_sent, peer_on_closed, peer_on_malformed, peer_on_goaway};
+    static const struct h2_callbacks callbacks = {on_head, on_data, on_end, peer_on_sent, peer_on_closed, peer_on_malformed, peer_on_goaway, NULL};
     if (size < 1)
         return 0;
     struct h2_limits limits = H2_LIMITS_DEFAULT;
