@@ -4,6 +4,7 @@ not installed is skipped by name."""
 import base64
 import datetime
 import email.utils
+import functools
 import gzip
 import hashlib
 import io
@@ -58,14 +59,7 @@ def start_server():
     return server
 
 
-def run(*argv, env=None, status=0, seconds=90, cwd=FOLDER):
-    """A client with nothing of the caller's environment but PATH; everything it said."""
-    clean = {"PATH": os.environ["PATH"], "HOME": FOLDER, "LANG": "C.UTF-8", **(env or {})}
-    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean, timeout=seconds, cwd=cwd, stdin=subprocess.DEVNULL)
-    text = p.stdout.decode("utf-8", "replace")
-    if status is not None and (p.returncode == 0) != (status == 0):
-        raise cases.Failed(f"{os.path.basename(argv[0])}: exit status {p.returncode}: {text.strip()[-600:]}")
-    return text
+run = functools.partial(clients.run, FOLDER, seconds=90)
 
 
 def denied(text, *signs):

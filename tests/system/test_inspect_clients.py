@@ -5,6 +5,7 @@ import asyncio
 import base64
 import datetime
 import email.utils
+import functools
 import hashlib
 import io
 import json
@@ -77,14 +78,7 @@ http {{
 
 # ---- the world
 
-def run(*argv, env=None, status=0, seconds=60, cwd=FOLDER):
-    """A client with nothing of the caller's environment but PATH; everything it said."""
-    clean = {"PATH": os.environ["PATH"], "HOME": FOLDER, "LANG": "C.UTF-8", **(env or {})}
-    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean, timeout=seconds, cwd=cwd, stdin=subprocess.DEVNULL)
-    text = p.stdout.decode("utf-8", "replace")
-    if status is not None and (p.returncode == 0) != (status == 0):
-        raise cases.Failed(f"{os.path.basename(argv[0])}: exit status {p.returncode}: {text.strip()[-800:]}")
-    return text
+run = functools.partial(clients.run, FOLDER)
 
 
 def ca():

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Package registries that are open for reading: real clients read, and nothing that publishes gets past, whoever sends it and in
 whatever spelling. The hosts are those of the shipped data file, answered by an origin of the test."""
+import functools
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import tarfile
 import tempfile
 import time
 
-from harness import cases, netns
+from harness import cases, clients, netns
 netns.enter()
 from harness import gate as gates, h2, inner
 from harness.cases import Skip, case, equal, expect, report, table
@@ -64,14 +65,7 @@ http {{
 
 # ---- the world
 
-def run(*argv, env=None, status=0, cwd=FOLDER, seconds=60):
-    """A client with nothing of the caller's environment but PATH; everything it said. status None: any."""
-    clean = {"PATH": os.environ["PATH"], "HOME": FOLDER, "LANG": "C.UTF-8", **(env or {})}
-    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean, timeout=seconds, cwd=cwd, stdin=subprocess.DEVNULL)
-    text = p.stdout.decode("utf-8", "replace")
-    if status is not None and (p.returncode == 0) != (status == 0):
-        raise cases.Failed(f"{os.path.basename(argv[0])}: exit status {p.returncode}: {text.strip()[-800:]}")
-    return text
+run = functools.partial(clients.run, FOLDER)
 
 
 def ca():

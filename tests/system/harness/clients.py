@@ -27,6 +27,16 @@ def tool(name):
     return path
 
 
+def run(home, *argv, env=None, status=0, seconds=60, cwd=None):
+    """A client with nothing of the caller's environment but PATH; everything it said. status 1: it must fail; None: any."""
+    clean = {"PATH": os.environ["PATH"], "HOME": home, "LANG": "C.UTF-8", **(env or {})}
+    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean, timeout=seconds, cwd=cwd or home, stdin=subprocess.DEVNULL)
+    text = p.stdout.decode("utf-8", "replace")
+    if status is not None and (p.returncode == 0) != (status == 0):
+        raise Failed(f"{os.path.basename(argv[0])}: exit status {p.returncode}: {text.strip()[-800:]}")
+    return text
+
+
 @contextlib.contextmanager
 def alone(name):
     """The folder build/clients/NAME, for one test program at a time."""
