@@ -4,8 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -15,9 +14,8 @@
 
 struct attempt {
     struct dial *dial;
-    struct event event;
-    size_t index; /* into the endpoints */
-    int fd;       /* -1: not begun, or over */
+    struct stream *stream; /* NULL: not begun, or over */
+    size_t index;          /* into the endpoints */
 };
 
 struct dial {
@@ -74,16 +72,12 @@ note_failure(struct dial *d, enum reason r)
         d->worst = r;
 }
 
-static void
-attempt_stop(struct attempt *a, bool keep_fd)
+static struct stream *
+attempt_take(struct attempt *a)
 {
-    if (a->fd < 0)
-        return;
-    event_del(&a->event);
-    if (!keep_fd)
-        close(a->fd);
-    a->fd = -1;
-    a->dial->open--;
+    if (a->stream)
+        a->dial->open--;
+    return steal(&a->stream);
 }
 
 static void
@@ -104,7 +98,7 @@ dial_dispose(struct dial *d)
     timer_stop(&d->stagger);
     loop_cancel(d->loop, &d->report);
     for (size_t i = 0; i < d->count; i++)
-        attempt_stop(&d->attempts[i], false);
+        stream_free(attempt_take(&d->attempts[i]));
     loop_free_later(d->loop, d, dial_release);
 }
 
@@ -119,12 +113,10 @@ dial_finish(void *arg)
     if (d->won >= 0) {
         struct attempt *a = &d->attempts[d->won];
         address = endpoint_addr(endpoints_at(d->endpoints, a->index));
-        stream = stream_new(d->loop, a->fd, NULL, NULL);
-        stream_no_delay(stream);
-        /* It listens before the attempt stops to: the descriptor stays registered, and one call changes for what. */
-        stream_want(stream, true, false);
-        attempt_stop(a, true);
+        stream = attempt_take(a);
         stream_want(stream, false, false);
+        stream_set_owner(stream, NULL, NULL);
+        stream_no_delay(stream);
         reason = REASON_OK;
     }
     dial_dispose(d);
@@ -146,22 +138,14 @@ connected_to_itself(int fd, const struct endpoint *endpoint)
            from_port == to_port && addr_equal(&from, &to);
 }
 
-static int
-connect_error(int fd)
-{
-    int error = 0;
-    socklen_t len = sizeof error;
-    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 ? error : errno;
-}
-
 static void
-on_connected(evutil_socket_t fd, short what, void *arg)
+on_connected(void *owner, enum stream_event event)
 {
-    struct attempt *a = arg;
+    struct attempt *a = owner;
     struct dial *d = a->dial;
-    /* A socket in error is told as readable too: one that can only be written to has none to be asked for. */
-    int error = what & EV_READ ? connect_error(fd) : 0;
-    if (error == 0 && connected_to_itself(fd, endpoints_at(d->endpoints, a->index)))
+    (void)event; /* nothing else is wanted of it */
+    int error = stream_connect_error(a->stream);
+    if (error == 0 && connected_to_itself(stream_raw_fd(a->stream), endpoints_at(d->endpoints, a->index)))
         error = ECONNREFUSED;
     if (error == 0) {
         d->won = (int)a->index;
@@ -169,7 +153,7 @@ on_connected(evutil_socket_t fd, short what, void *arg)
         return;
     }
     note_failure(d, reason_from_errno(error));
-    attempt_stop(a, false);
+    stream_free(attempt_take(a));
     dial_try_next(d);
     if (d->open == 0 && !list_linked(&d->report.node))
         dial_finish(d);
@@ -192,11 +176,8 @@ attempt_start(struct dial *d, size_t index)
         close(fd);
         return false;
     }
-    a->fd = fd;
     /* A connect that is through already is told as writable by the loop, as any other. */
-    if (event_assign(&a->event, loop_base(d->loop), fd, EV_READ | EV_WRITE | EV_PERSIST, on_connected, a) != 0 ||
-        event_add(&a->event, NULL) != 0)
-        abort();
+    a->stream = stream_new_connecting(d->loop, fd, on_connected, a);
     d->open++;
     return true;
 }
@@ -241,7 +222,7 @@ dial_start(struct loop *l, struct endpoints *endpoints, int64_t timeout_ms, dial
     d->owner = owner;
     d->won = -1;
     for (size_t i = 0; i < d->count; i++)
-        d->attempts[i] = (struct attempt){.dial = d, .index = i, .fd = -1};
+        d->attempts[i] = (struct attempt){.dial = d, .index = i};
     timer_start(l, &d->overall, timeout_ms, on_overall_timeout, d);
     dial_try_next(d);
     if (d->open == 0) {

@@ -1,6 +1,6 @@
 /* The event loop of a process: libevent for readiness, timers and signals, and what belongs to the end of a turn:
  * deferred calls, hooks, late frees. Every process has one loop and one thread; nothing here is locked. The loop knows
- * nothing of sockets' meaning: stream, listen, dial, resolve and channel register their own events on its base. */
+ * nothing of sockets' meaning: listen, resolve and channel register their own events on its base, streams with its poller. */
 #include "sallyport/net/loop.h"
 
 #include <assert.h>
@@ -10,6 +10,7 @@
 
 #include "sallyport/base/clock.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/net/poller.h"
 
 #define HOOKS_MAX 8
 /* Deferred work may defer more work. After so many rounds the sockets have their turn first, so that two objects that
@@ -42,6 +43,7 @@ struct watched_fd {
 
 struct loop {
     struct event_base *base;
+    struct poller *poller;
     struct list deferred;
     struct late *late;      /* what is freed at the end of the turn */
     size_t late_count, late_size;
@@ -73,12 +75,17 @@ struct loop *
 loop_new(void)
 {
     struct event_base *base = base_new();
-    if (!base)
+    struct poller *poller = base ? poller_new(base) : NULL;
+    if (!poller) {
+        if (base)
+            event_base_free(base);
         return NULL;
+    }
     /* A peer that is gone is an error of the call, never a signal. */
     signal(SIGPIPE, SIG_IGN);
     struct loop *l = mem_zalloc(sizeof *l);
     l->base = base;
+    l->poller = poller;
     list_init(&l->deferred);
     return l;
 }
@@ -139,9 +146,24 @@ loop_free(struct loop *l)
         event_free(w->event);
         free(w);
     }
+    poller_free(l->poller);
     event_base_free(l->base);
     free(l->late);
     free(l);
+}
+
+/* Work left over must not wait for a socket. */
+static bool
+is_idle(const struct loop *l)
+{
+    return list_empty(&l->deferred) && poller_is_idle(l->poller);
+}
+
+/* The poller's own event is always there; it wakes nobody while nothing is registered with it. */
+static bool
+has_nothing_to_wait_for(struct loop *l)
+{
+    return is_idle(l) && poller_is_empty(l->poller) && event_base_get_num_events(l->base, EVENT_BASE_COUNT_ADDED) == 1;
 }
 
 /* 0 after loop_stop; 1 when there is nothing left that could ever wake it; -1 with errno when waiting failed. */
@@ -153,14 +175,13 @@ loop_run(struct loop *l)
     l->stopped = false;
     end_turn(l); /* what was deferred while setting up */
     while (!l->stopped && result == 0) {
-        /* Work left over must not wait for a socket. */
-        bool idle = list_empty(&l->deferred);
-        result = event_base_loop(l->base, EVLOOP_ONCE | (idle ? 0 : EVLOOP_NONBLOCK));
-        if (result == 1 && !idle)
-            result = 0;
+        if (has_nothing_to_wait_for(l)) {
+            result = 1;
+            break;
+        }
+        result = event_base_loop(l->base, EVLOOP_ONCE | (is_idle(l) ? 0 : EVLOOP_NONBLOCK));
+        poller_run_due(l->poller);
         end_turn(l);
-        if (result == 1 && !list_empty(&l->deferred))
-            result = 0;
     }
     l->running = false;
     return l->stopped ? 0 : result;
@@ -177,6 +198,12 @@ struct event_base *
 loop_base(struct loop *l)
 {
     return l->base;
+}
+
+struct poller *
+loop_poller(struct loop *l)
+{
+    return l->poller;
 }
 
 /* The clock is read by the first who asks in a turn, which is after the wait: a turn without timers reads none. Outside

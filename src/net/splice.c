@@ -122,21 +122,11 @@ splice_len(const struct splice *p)
     return p->len;
 }
 
-static ssize_t
-move(int from, int to, size_t len)
-{
-    ssize_t n;
-    do
-        n = splice(from, NULL, to, NULL, len, SPLICE_F_NONBLOCK);
-    while (n < 0 && errno == EINTR);
-    return n;
-}
-
 enum stream_io
 splice_pull(struct splice *p, struct stream *from, size_t max, size_t *ret_len)
 {
     assert(p->len == 0 && max > 0);
-    ssize_t n = move(stream_raw_fd(from), p->in, max < SPLICE_PIPE_BYTES ? max : SPLICE_PIPE_BYTES);
+    ssize_t n = stream_splice_in(from, p->in, max < SPLICE_PIPE_BYTES ? max : SPLICE_PIPE_BYTES);
     if (n == 0)
         return STREAM_EOF;
     if (n > 0) {
@@ -151,7 +141,7 @@ splice_pull(struct splice *p, struct stream *from, size_t max, size_t *ret_len)
 enum stream_io
 splice_push(struct splice *p, struct stream *to)
 {
-    ssize_t n = move(p->out, stream_raw_fd(to), p->len);
+    ssize_t n = stream_splice_out(to, p->out, p->len);
     if (n < 0)
         return errno == EAGAIN || errno == ENOBUFS ? STREAM_AGAIN : STREAM_ERROR;
     p->len -= (size_t)n;

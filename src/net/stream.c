@@ -1,17 +1,15 @@
-/* A connected byte stream on bare libevent events: readiness towards the owner, TCP or TLS underneath. The owner holds the
- * buffers; a stream holds none but what OpenSSL needs while a record is under way. A stream is freed at the end of the
- * turn, its descriptor is closed at once. It never calls its owner from inside a call that the owner makes.
+/* A connected byte stream on bare readiness: events towards the owner, TCP or TLS underneath. The owner holds the buffers; a
+ * stream holds none but what OpenSSL needs while a record is under way. A stream is freed at the end of the turn, its
+ * descriptor is closed at once. It never calls its owner from inside a call that the owner makes.
  *
- * What the socket is asked for is computed in one place, stream_rearm. Reading is armed once and then left armed: the
- * owner's "no more for now" costs a system call only if bytes really arrive meanwhile. Writing is disarmed at once, as a
- * socket is nearly always writable. A read that gave less than was asked for has emptied the socket: none is tried again
- * before the loop says that there is more. */
+ * The poller tells edges, and the stream remembers them: `drained` and `blocked` are what the socket last said, and what the
+ * owner wants is held against them in one place, stream_is_due. Wanting and no longer wanting cost no system call. A read that
+ * gave less than was asked for has emptied the socket: none is tried again before an edge says that there is more. */
 #include "sallyport/net/stream.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -19,6 +17,7 @@
 
 #include "sallyport/base/addr.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/net/poller.h"
 
 #define IOV_TOTAL 64           /* pieces taken of one call; the rest is the next call's */
 #define TLS_RECORD 16384       /* payload of a record, RFC 8446 section 5.1 */
@@ -40,35 +39,32 @@ struct tls_side {
     bool closing;              /* close_notify is still to be written */
 };
 
-/* What a stream waits for besides bytes; one that is idle without a deadline has none of it. */
-struct waits {
-    struct event *write_event; /* made when it is first needed: most streams never wait for room */
-    struct deferred again;     /* the next event that no socket will announce */
-    struct timer deadline;
-    int64_t deadline_at_ms;    /* 0: none. The timer may run for an earlier time and is then started anew */
+/* Only while there is one. */
+struct deadline {
+    struct timer timer;
+    int64_t at_ms;             /* the timer may run for an earlier time and is then started anew */
 };
 
 /* There are two of these a tunnel: what is in here is what an idle one costs. */
 struct stream {
+    struct source source;      /* of edges, and of turns for what no edge will announce */
     struct loop *loop;
     stream_fn *on_event;
     void *owner;
     struct tls_side *tls;      /* NULL: plain */
-    struct waits *waits;       /* NULL while there are none */
-    struct event read_event;
+    struct deadline *deadline; /* NULL: none */
     int fd;
-    short armed;               /* EV_READ, EV_WRITE as libevent knows it */
     bool want_read : 1, want_write : 1;
-    bool drained : 1;          /* the socket had no more; it says so itself when it has */
-    bool in_event : 1;         /* inside the owner's callback: rearm once, after it */
+    bool registered : 1;       /* with the poller, from the first time that anything was wanted */
+    bool hears_out : 1;        /* it also tells of room: from the first write that found none */
+    bool drained : 1;          /* there was no more to read; an edge says when there is */
+    bool blocked : 1;          /* there was no room to write; an edge says when there is */
+    bool peer_ended : 1;       /* an end is behind what can be read, so a short read empties nothing */
+    bool in_event : 1;         /* inside the owner's callback: settle once, after it */
     bool write_broken : 1;     /* writing failed; what the peer sent before can still be read */
     bool failed : 1, failure_told : 1;
     bool freed : 1;
 };
-
-static void on_socket_readable(evutil_socket_t fd, short what, void *arg);
-static void on_socket_writable(evutil_socket_t fd, short what, void *arg);
-static void on_again(void *arg);
 
 /* --- waiting ----------------------------------------------------------------------------------------------------- */
 
@@ -77,94 +73,83 @@ static bool
 stream_has_pending(const struct stream *s)
 {
     const struct tls_side *t = s->tls;
-    return t && (t->to_begin || t->first_at < t->first_len || t->ended || (t->more && SSL_has_pending(t->ssl)));
+    return t && (t->first_at < t->first_len || t->ended || (t->more && SSL_has_pending(t->ssl)));
 }
 
-static short
-stream_interest(const struct stream *s)
+static bool
+stream_can_read(const struct stream *s)
+{
+    bool by_writing = s->tls && s->tls->read_wants_write;
+    return stream_has_pending(s) || (by_writing ? !s->blocked : !s->drained);
+}
+
+static bool
+stream_can_write(const struct stream *s)
+{
+    bool by_reading = s->tls && s->tls->write_wants_read;
+    return !s->write_broken && (by_reading ? !s->drained : !s->blocked);
+}
+
+static bool
+stream_can_shake_hands(const struct stream *s)
 {
     const struct tls_side *t = s->tls;
-    if (s->freed || s->failed)
-        return 0;
-    if (!t)
-        return (short)((s->want_read ? EV_READ : 0) | (s->want_write && !s->write_broken ? EV_WRITE : 0));
-    if (t->handshaking)
-        return t->handshake_wants_write ? EV_WRITE : EV_READ;
-    short need = 0;
-    if (s->want_read)
-        need |= t->read_wants_write ? EV_WRITE : EV_READ;
-    if (s->want_write && !s->write_broken)
-        need |= t->write_wants_read ? EV_READ : EV_WRITE;
-    if (t->closing && !s->write_broken)
-        need |= EV_WRITE;
-    return need;
+    return t->to_begin || t->first_at < t->first_len || (t->handshake_wants_write ? !s->blocked : !s->drained);
 }
 
-static struct waits *
-stream_waits(struct stream *s)
+static bool
+stream_can_close_tls(const struct stream *s)
 {
-    if (!s->waits)
-        s->waits = mem_zalloc(sizeof *s->waits);
-    return s->waits;
+    return s->tls && s->tls->closing && !s->blocked && !s->write_broken;
 }
 
+/* A broken write side is told when reading will not tell it. */
+static bool
+stream_has_failure(const struct stream *s)
+{
+    return (s->failed || (s->write_broken && !s->want_read)) && !s->failure_told;
+}
+
+/* Is there something to do that no edge will announce? */
+static bool
+stream_is_due(const struct stream *s)
+{
+    if (stream_has_failure(s))
+        return s->on_event != NULL;
+    if (s->failed)
+        return false;
+    if (s->tls && s->tls->handshaking)
+        return stream_can_shake_hands(s);
+    bool event = (s->want_read && stream_can_read(s)) || (s->want_write && stream_can_write(s));
+    return (event && s->on_event) || stream_can_close_tls(s);
+}
+
+/* What is there already is told as an edge, so nothing is known of the socket's bytes before. */
 static void
-waits_free(struct loop *l, struct waits *w)
+stream_register(struct stream *s)
 {
-    if (!w)
-        return;
-    if (w->write_event)
-        event_free(w->write_event);
-    loop_cancel(l, &w->again);
-    timer_stop(&w->deadline);
-    free(w);
+    s->registered = s->drained = true;
+    s->hears_out = s->blocked;
+    poller_add(loop_poller(s->loop), &s->source, s->fd, s->blocked);
 }
 
-static struct event *
-stream_write_event(struct stream *s)
-{
-    struct waits *w = stream_waits(s);
-    if (!w->write_event)
-        w->write_event = event_new(loop_base(s->loop), s->fd, EV_WRITE | EV_PERSIST, on_socket_writable, s);
-    if (!w->write_event)
-        abort();
-    return w->write_event;
-}
-
+/* After anything that may have changed what is waited for. */
 static void
-stream_arm(struct stream *s, short which, bool on)
-{
-    struct event *e = which == EV_READ ? &s->read_event : stream_write_event(s);
-    if (on) {
-        if (event_add(e, NULL) != 0)
-            abort();
-        s->armed |= which;
-    } else {
-        event_del(e);
-        s->armed &= (short)~which;
-    }
-}
-
-/* Brings what libevent waits for into line with what the stream waits for. `unwanted` has what has just fired without being
- * waited for: reading that nobody wants is disarmed only then. */
-static void
-stream_rearm(struct stream *s, short unwanted)
+stream_settle(struct stream *s)
 {
     if (s->freed || s->in_event)
         return;
-    short need = stream_interest(s);
-    if ((need & EV_READ) && !(s->armed & EV_READ))
-        stream_arm(s, EV_READ, true);
-    else if (!(need & EV_READ) && (s->armed & EV_READ) && ((unwanted & EV_READ) || s->failed))
-        stream_arm(s, EV_READ, false);
-    if (((need ^ s->armed) & EV_WRITE) != 0)
-        stream_arm(s, EV_WRITE, (need & EV_WRITE) != 0);
-    /* A broken write side is told when reading will not tell it. */
-    bool failure = (s->failed || (s->write_broken && !s->want_read)) && !s->failure_told && s->on_event;
-    /* Bytes that are here already, and that no socket will announce. */
-    bool pending = !s->failed && stream_has_pending(s) && (s->want_read || s->tls->handshaking);
-    if ((failure || pending) && !list_linked(&stream_waits(s)->again.node))
-        loop_defer(s->loop, &s->waits->again, on_again, s);
+    bool waits = s->want_read || s->want_write || (s->tls && (s->tls->handshaking || s->tls->closing));
+    if (waits && !s->registered) {
+        stream_register(s);
+    } else if (s->blocked && !s->hears_out && s->registered) {
+        s->hears_out = true;
+        poller_add_out(loop_poller(s->loop), &s->source, s->fd);
+    }
+    if (stream_is_due(s))
+        poller_again(loop_poller(s->loop), &s->source);
+    else
+        poller_not_again(loop_poller(s->loop), &s->source);
 }
 
 static void
@@ -182,7 +167,7 @@ static enum stream_io
 stream_fail(struct stream *s)
 {
     s->failed = true;
-    stream_rearm(s, 0);
+    stream_settle(s);
     return STREAM_ERROR;
 }
 
@@ -191,7 +176,7 @@ static enum stream_io
 stream_break_writing(struct stream *s)
 {
     s->write_broken = true;
-    stream_rearm(s, 0);
+    stream_settle(s);
     return STREAM_ERROR;
 }
 
@@ -209,7 +194,30 @@ socket_read(struct stream *s, void *data, size_t size)
     do
         n = recv(s->fd, data, size, 0);
     while (n < 0 && errno == EINTR);
-    s->drained = n < 0 ? errno == EAGAIN : n > 0 && (size_t)n < size;
+    bool none_left = n < 0 ? errno == EAGAIN : n > 0 && (size_t)n < size && !s->peer_ended;
+    s->drained = none_left && s->registered; /* else nobody would say that there is more */
+    return n;
+}
+
+/* What a write of any kind has come to. The kernel promises an edge after EAGAIN and after a short write, not after ENOBUFS. */
+static void
+socket_wrote(struct stream *s, ssize_t n, size_t size)
+{
+    s->blocked = n < 0 ? errno == EAGAIN : (size_t)n < size;
+}
+
+static ssize_t
+socket_write(struct stream *s, const struct iovec *iov, int count)
+{
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    size_t size = 0;
+    ssize_t n;
+    for (int i = 0; i < count; i++)
+        size += iov[i].iov_len;
+    do
+        n = count == 1 ? send(s->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(s->fd, &msg, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    socket_wrote(s, n, size);
     return n;
 }
 
@@ -243,11 +251,9 @@ static int
 bio_write(BIO *bio, const char *data, int len)
 {
     struct stream *s = BIO_get_data(bio);
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len > 0 ? (size_t)len : 0};
     BIO_clear_retry_flags(bio);
-    ssize_t n;
-    do
-        n = send(s->fd, data, len > 0 ? (size_t)len : 0, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = socket_write(s, &iov, 1);
     if (n < 0 && (errno == EAGAIN || errno == ENOBUFS))
         BIO_set_retry_write(bio);
     return (int)n;
@@ -361,7 +367,7 @@ stream_accept_tls(struct stream *s, SSL_CTX *context, struct slice first)
 {
     stream_begin_tls(s, context, first);
     SSL_set_accept_state(s->tls->ssl);
-    stream_rearm(s, 0);
+    stream_settle(s);
 }
 
 /* The name that is sent is the name that the certificate must bear; a literal is sent to nobody (RFC 6066 section 3) but
@@ -386,7 +392,7 @@ stream_connect_tls(struct stream *s, SSL_CTX *context, const char *server_name)
     s->tls->to_begin = true; /* at the end of this turn: what is connected can be written to */
     if (!tls_expect_name(s->tls->ssl, server_name))
         stream_fail(s);
-    stream_rearm(s, 0);
+    stream_settle(s);
 }
 
 static enum stream_io
@@ -499,77 +505,61 @@ tls_free(struct tls_side *t)
 
 /* --- events ------------------------------------------------------------------------------------------------------ */
 
+/* In the loop: tells the owner what can be told now. */
 static void
-stream_fired(struct stream *s, short fired)
+stream_tend(struct stream *s)
 {
     struct tls_side *t = s->tls;
-    short unwanted = fired & (short)~stream_interest(s);
-    if (fired & EV_READ)
-        s->drained = false;
-    if (t && t->handshaking) {
-        tls_handshake_step(s);
-        stream_rearm(s, unwanted);
-        return;
-    }
-    if (t && t->closing && (fired & EV_WRITE))
-        tls_shutdown_step(s);
-    short read_on = t && t->read_wants_write ? EV_WRITE : EV_READ;
-    short write_on = t && t->write_wants_read ? EV_READ : EV_WRITE;
-    if (s->want_read && !s->failed && (fired & read_on))
-        stream_emit(s, STREAM_READABLE);
-    /* The owner may have freed the stream, or begun TLS on it. */
-    bool begun = s->tls && s->tls->handshaking;
-    if (s->want_write && !s->failed && !s->freed && !begun && (fired & write_on))
-        stream_emit(s, STREAM_WRITABLE);
-    stream_rearm(s, unwanted);
-}
-
-static void
-on_socket_readable(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    stream_fired(arg, EV_READ);
-}
-
-static void
-on_socket_writable(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    stream_fired(arg, EV_WRITE);
-}
-
-/* What no socket will announce: a failure, a handshake whose first bytes are here already, bytes already decrypted. */
-static void
-on_again(void *arg)
-{
-    struct stream *s = arg;
-    if (s->failed || (s->write_broken && !s->want_read)) {
-        bool told = s->failure_told;
+    if (stream_has_failure(s)) {
         s->failure_told = true;
-        if (!told)
-            stream_emit(s, STREAM_FAILED);
-    } else if (s->tls && s->tls->handshaking) {
-        tls_handshake_step(s);
-    } else if (s->want_read && stream_has_pending(s)) {
-        stream_emit(s, STREAM_READABLE);
+        stream_emit(s, STREAM_FAILED);
+    } else if (t && t->handshaking) {
+        if (!s->failed && stream_can_shake_hands(s))
+            tls_handshake_step(s);
+    } else if (!s->failed) {
+        if (stream_can_close_tls(s))
+            tls_shutdown_step(s);
+        if (s->want_read && !s->failed && stream_can_read(s))
+            stream_emit(s, STREAM_READABLE);
+        /* The owner may have freed the stream, or begun TLS on it. */
+        bool begun = s->tls && s->tls->handshaking;
+        if (s->want_write && !s->failed && !s->freed && !begun && stream_can_write(s))
+            stream_emit(s, STREAM_WRITABLE);
     }
-    stream_rearm(s, 0);
+    stream_settle(s);
+}
+
+static void
+on_source(struct source *source, unsigned edges)
+{
+    struct stream *s = list_entry(source, struct stream, source);
+    s->drained &= !(edges & EDGE_IN);
+    s->blocked &= !(edges & EDGE_OUT);
+    s->peer_ended |= (edges & EDGE_END) != 0;
+    stream_tend(s);
+}
+
+static void
+stream_clear_deadline(struct stream *s)
+{
+    if (!s->deadline)
+        return;
+    timer_stop(&s->deadline->timer);
+    free(steal(&s->deadline));
 }
 
 static void
 on_deadline(void *arg)
 {
     struct stream *s = arg;
-    int64_t left = s->waits->deadline_at_ms - loop_now_ms(s->loop);
+    int64_t left = s->deadline->at_ms - loop_now_ms(s->loop);
     if (left > 0) { /* it was moved while the timer ran */
-        timer_start(s->loop, &s->waits->deadline, left, on_deadline, s);
+        timer_start(s->loop, &s->deadline->timer, left, on_deadline, s);
         return;
     }
-    s->waits->deadline_at_ms = 0;
+    stream_clear_deadline(s);
     stream_emit(s, STREAM_TIMEOUT);
-    stream_rearm(s, 0);
+    stream_settle(s);
 }
 
 /* --- life -------------------------------------------------------------------------------------------------------- */
@@ -578,12 +568,20 @@ struct stream *
 stream_new(struct loop *loop, int fd, stream_fn *on_event, void *owner)
 {
     struct stream *s = mem_zalloc(sizeof *s);
+    s->source.fn = on_source;
     s->loop = loop;
     s->fd = fd;
     s->on_event = on_event;
     s->owner = owner;
-    if (event_assign(&s->read_event, loop_base(loop), fd, EV_READ | EV_PERSIST, on_socket_readable, s) != 0)
-        abort();
+    return s;
+}
+
+struct stream *
+stream_new_connecting(struct loop *loop, int fd, stream_fn *on_event, void *owner)
+{
+    struct stream *s = stream_new(loop, fd, on_event, owner);
+    s->blocked = true;
+    stream_want(s, false, true);
     return s;
 }
 
@@ -594,9 +592,11 @@ stream_free(struct stream *s)
         return;
     s->freed = true;
     s->on_event = NULL;
-    event_del(&s->read_event);
-    waits_free(s->loop, s->waits);
-    s->waits = NULL;
+    if (s->registered)
+        poller_forget(loop_poller(s->loop), &s->source);
+    else
+        poller_not_again(loop_poller(s->loop), &s->source);
+    stream_clear_deadline(s);
     tls_free(s->tls);
     s->tls = NULL;
     close(s->fd);
@@ -619,7 +619,7 @@ stream_set_owner(struct stream *s, stream_fn *on_event, void *owner)
 {
     s->on_event = on_event;
     s->owner = owner;
-    stream_rearm(s, 0); /* what nobody was there to hear */
+    stream_settle(s); /* what nobody was there to hear */
 }
 
 void
@@ -627,7 +627,7 @@ stream_want(struct stream *s, bool readable, bool writable)
 {
     s->want_read = readable;
     s->want_write = writable;
-    stream_rearm(s, 0);
+    stream_settle(s);
 }
 
 /* --- bytes ------------------------------------------------------------------------------------------------------- */
@@ -648,11 +648,7 @@ plain_read(struct stream *s, void *data, size_t size, size_t *ret_len)
 static enum stream_io
 plain_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_len)
 {
-    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
-    ssize_t n;
-    do
-        n = count == 1 ? send(s->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(s->fd, &msg, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = socket_write(s, iov, count);
     if (n >= 0) {
         *ret_len = (size_t)n;
         return STREAM_DONE;
@@ -669,8 +665,7 @@ stream_read(struct stream *s, void *data, size_t size, size_t *ret_len)
     if (s->failed || s->freed)
         return STREAM_ERROR;
     enum stream_io io = s->tls ? tls_read(s, data, size, ret_len) : plain_read(s, data, size, ret_len);
-    if (s->tls)
-        stream_rearm(s, 0); /* what TLS waits for may have turned round */
+    stream_settle(s); /* there may be more; and what TLS waits for may have turned round */
     return io;
 }
 
@@ -682,8 +677,7 @@ stream_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_l
     if (count > IOV_TOTAL)
         count = IOV_TOTAL;
     enum stream_io io = s->tls ? tls_write(s, iov, count, ret_len) : plain_write(s, iov, count, ret_len);
-    if (s->tls)
-        stream_rearm(s, 0);
+    stream_settle(s);
     return io;
 }
 
@@ -692,6 +686,38 @@ stream_write_slice(struct stream *s, struct slice data, size_t *ret_len)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)data.ptr, .iov_len = data.len};
     return stream_write(s, &iov, 1, ret_len);
+}
+
+static ssize_t
+move(int from, int to, size_t len)
+{
+    ssize_t n;
+    do
+        n = splice(from, NULL, to, NULL, len, SPLICE_F_NONBLOCK);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+/* A short move may have filled the pipe's slots instead of emptying the socket, so only EAGAIN says that there was no more. */
+ssize_t
+stream_splice_in(struct stream *s, int pipe, size_t max)
+{
+    ssize_t n = -1;
+    errno = EAGAIN;
+    if (!s->drained)
+        n = move(s->fd, pipe, max);
+    s->drained = n < 0 && errno == EAGAIN && s->registered;
+    stream_settle(s);
+    return n;
+}
+
+ssize_t
+stream_splice_out(struct stream *s, int pipe, size_t len)
+{
+    ssize_t n = move(pipe, s->fd, len);
+    socket_wrote(s, n, len);
+    stream_settle(s);
+    return n;
 }
 
 void
@@ -704,7 +730,18 @@ stream_shutdown_write(struct stream *s)
         return;
     }
     tls_shutdown_step(s);
-    stream_rearm(s, 0);
+    stream_settle(s);
+}
+
+int
+stream_connect_error(struct stream *s)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    /* A connect that has failed is told with an end: one without has no error to be asked for. */
+    if (!s->peer_ended)
+        return 0;
+    return getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 ? error : errno;
 }
 
 SSL *
@@ -721,21 +758,6 @@ stream_raw_fd(struct stream *s)
 
 /* --- deadline, options ------------------------------------------------------------------------------------- */
 
-/* Without a deadline the waits go too, unless something else in them is under way. */
-static void
-stream_clear_deadline(struct stream *s)
-{
-    struct waits *w = s->waits;
-    if (!w)
-        return;
-    w->deadline_at_ms = 0;
-    timer_stop(&w->deadline);
-    if ((s->armed & EV_WRITE) || list_linked(&w->again.node))
-        return;
-    waits_free(s->loop, w);
-    s->waits = NULL;
-}
-
 /* Moving a deadline further away, which every byte of a tunnel does, costs a store: the timer that runs is left to fire
  * early and is then started for the rest. */
 void
@@ -745,12 +767,14 @@ stream_set_deadline(struct stream *s, int64_t at_ms)
         stream_clear_deadline(s);
         return;
     }
-    struct waits *w = stream_waits(s);
-    int64_t before = w->deadline_at_ms;
-    w->deadline_at_ms = at_ms;
-    if (timer_running(&w->deadline) && before != 0 && at_ms >= before)
-        return;
-    timer_start(s->loop, &w->deadline, at_ms - loop_now_ms(s->loop), on_deadline, s);
+    bool runs = s->deadline != NULL;
+    if (!runs)
+        s->deadline = mem_zalloc(sizeof *s->deadline);
+    struct deadline *d = s->deadline;
+    int64_t before = d->at_ms;
+    d->at_ms = at_ms;
+    if (!runs || at_ms < before)
+        timer_start(s->loop, &d->timer, at_ms - loop_now_ms(s->loop), on_deadline, s);
 }
 
 /* Fails on unix sockets and is not meant for them. */

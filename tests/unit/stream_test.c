@@ -285,6 +285,45 @@ TEST(an_answer_sent_before_the_reset_can_still_be_read)
     end();
 }
 
+TEST(bytes_and_the_end_behind_them_are_both_told_by_one_edge)
+{
+    begin();
+    put(&a, "last words");
+    stream_shutdown_write(a.stream);
+    usleep(5000); /* both are there before the loop looks */
+    b.read_at_most = 64;
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.eof && b.got_len == 10 && b.readable == 2);
+    end();
+}
+
+TEST(urgent_data_holds_nothing_back)
+{
+    begin();
+    int far = stream_raw_fd(a.stream);
+    stream_want(b.stream, true, false);
+    b.stop_at = 4;
+    CHECK(send(far, "ab", 2, 0) == 2 && send(far, "!", 1, MSG_OOB) == 1 && send(far, "cd", 2, 0) == 2);
+    run_loop(2000);
+    CHECK(b.got_len == 4 && memcmp(b.got, "abcd", 4) == 0);
+    end();
+}
+
+TEST(room_that_is_wanted_without_need_is_told_at_once_and_again)
+{
+    begin();
+    a.to_send = "x";
+    a.to_send_len = 0;
+    stream_want(a.stream, false, true);
+    run_loop_for(10);
+    CHECK(a.writable == 1); /* end_write stopped wanting it */
+    stream_want(a.stream, false, true);
+    run_loop_for(10);
+    CHECK(a.writable == 2);
+    end();
+}
+
 TEST(a_stream_may_be_freed_inside_its_event)
 {
     int before = open_descriptors();

@@ -10,12 +10,14 @@
 
 struct loop;
 struct event_base;
+struct poller;
 
 struct loop *loop_new(void);
 void loop_free(struct loop *l); /* runs what was deferred */
 int loop_run(struct loop *l);   /* until loop_stop */
 void loop_stop(struct loop *l);
 struct event_base *loop_base(struct loop *l); /* for net/ and process/ only */
+struct poller *loop_poller(struct loop *l);   /* for net/ only */
 int64_t loop_now_ms(struct loop *l);  /* CLOCK_MONOTONIC, cached for the turn */
 int64_t loop_wall_us(struct loop *l); /* wall clock, cached for the turn */
 

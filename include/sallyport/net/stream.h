@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #include "sallyport/base/slice.h"
@@ -26,8 +27,11 @@ enum stream_io { STREAM_ERROR = 0, STREAM_DONE, STREAM_AGAIN, STREAM_EOF };
 
 typedef void stream_fn(void *owner, enum stream_event event);
 
-/* Takes over a connected, non-blocking socket. No event before stream_want. */
+/* Takes over a connected, non-blocking socket, of which nobody else may hold a copy. No event before stream_want. */
 struct stream *stream_new(struct loop *loop, int fd, stream_fn *on_event, void *owner);
+/* The same for one whose connect is under way: STREAM_WRITABLE says that it has ended, and stream_connect_error how. */
+struct stream *stream_new_connecting(struct loop *loop, int fd, stream_fn *on_event, void *owner);
+int stream_connect_error(struct stream *s); /* an errno, 0: it is connected */
 /* No event afterwards; safe inside an event of its own; closes the descriptor. NULL is fine. */
 void stream_free(struct stream *s);
 void stream_reset(struct stream *s); /* as stream_free, but the peer gets RST (SO_LINGER 0) */
@@ -45,8 +49,12 @@ void stream_shutdown_write(struct stream *s);
 void stream_accept_tls(struct stream *s, SSL_CTX *context, struct slice first);
 void stream_connect_tls(struct stream *s, SSL_CTX *context, const char *server_name);
 SSL *stream_tls(struct stream *s);        /* NULL for plain */
-/* The descriptor for splice(2), or -1 when bytes need work (TLS). */
+/* The descriptor, or -1 when its bytes need work (TLS) and cannot be spliced. */
 int stream_raw_fd(struct stream *s);
+/* splice(2) from a plain stream into an empty pipe, and from a pipe into a plain stream, without waiting. As splice returns, -1 with
+ * errno; 0 is the end. */
+ssize_t stream_splice_in(struct stream *s, int pipe, size_t max);
+ssize_t stream_splice_out(struct stream *s, int pipe, size_t len);
 /* One deadline, absolute in loop_now_ms time; 0: none. */
 void stream_set_deadline(struct stream *s, int64_t at_ms);
 /* What a TCP connection needs at once: TCP_NODELAY. */
