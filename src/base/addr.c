@@ -125,15 +125,24 @@ addr_to_sockaddr(const struct addr *a, uint16_t port, struct sockaddr_storage *r
 void
 sockaddr_format(const struct sockaddr *sa, char text[SOCKADDR_TEXT_SIZE])
 {
-    struct addr a;
-    uint16_t port;
-    if (!addr_from_sockaddr(sa, &a, &port)) {
-        snprintf(text, SOCKADDR_TEXT_SIZE, "%s", sa->sa_family == AF_UNIX ? "unix" : "unknown");
+    struct addr a = {0};
+    uint16_t port = 0;
+    if (!addr_from_sockaddr(sa, &a, &port) && sa->sa_family != AF_UNIX)
+        snprintf(text, SOCKADDR_TEXT_SIZE, "unknown");
+    else
+        addr_format_with_port(&a, port, text);
+}
+
+void
+addr_format_with_port(const struct addr *a, uint16_t port, char text[SOCKADDR_TEXT_SIZE])
+{
+    bool brackets = a->family == AF_INET6;
+    if (!a->family) {
+        snprintf(text, SOCKADDR_TEXT_SIZE, "unix");
         return;
     }
-    bool brackets = a.family == AF_INET6;
     text[0] = '[';
-    addr_format(&a, text + brackets);
+    addr_format(a, text + brackets);
     char *end = text + strlen(text);
     if (brackets)
         *end++ = ']';

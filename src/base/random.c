@@ -39,21 +39,40 @@ take_pooled(unsigned char *out, size_t len)
     }
 }
 
+struct ulid
+ulid_new(int64_t wall_ms)
+{
+    struct ulid u;
+    for (int i = 0; i < 6; i++)
+        u.bytes[i] = (unsigned char)((uint64_t)wall_ms >> (40 - 8 * i));
+    take_pooled(u.bytes + 6, 10);
+    return u;
+}
+
+/* Writes the lowest 5 * `count` bits of the number in big-endian `bytes`. */
+static void
+put_digits(const unsigned char *bytes, size_t len, char *out, int count)
+{
+    static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    uint64_t bits = 0;
+    for (size_t i = 0; i < len; i++)
+        bits = bits << 8 | bytes[i];
+    for (int i = count - 1; i >= 0; i--, bits >>= 5)
+        out[i] = digits[bits & 31];
+}
+
+void
+ulid_format(const struct ulid *u, char text[ULID_TEXT_SIZE])
+{
+    put_digits(u->bytes, 6, text, 10);
+    put_digits(u->bytes + 6, 5, text + 10, 8);
+    put_digits(u->bytes + 11, 5, text + 18, 8);
+    text[ULID_TEXT_SIZE - 1] = '\0';
+}
+
 void
 random_ulid(int64_t wall_ms, char text[ULID_TEXT_SIZE])
 {
-    static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    uint64_t time = (uint64_t)wall_ms & 0xffffffffffff;
-    for (int i = 9; i >= 0; i--, time >>= 5)
-        text[i] = digits[time & 31];
-    unsigned char noise[10];
-    take_pooled(noise, sizeof noise);
-    for (int half = 0; half < 2; half++) {
-        uint64_t bits = 0;
-        for (int i = 0; i < 5; i++)
-            bits = bits << 8 | noise[half * 5 + i];
-        for (int i = 7; i >= 0; i--, bits >>= 5)
-            text[10 + half * 8 + i] = digits[bits & 31];
-    }
-    text[ULID_TEXT_SIZE - 1] = '\0';
+    struct ulid u = ulid_new(wall_ms);
+    ulid_format(&u, text);
 }

@@ -55,11 +55,21 @@ path_text(const struct exchange *x)
     return slice_split(x->ask->path, '?', &rest);
 }
 
+/* What a record names and the exchange has in another form; lives as long as the record. */
+struct names {
+    char id[ULID_TEXT_SIZE], parent[ULID_TEXT_SIZE];
+    char client[SOCKADDR_TEXT_SIZE];
+};
+
 static void
-fill_identity(const struct exchange *x, struct record *r)
+fill_identity(const struct exchange *x, struct names *names, struct record *r)
 {
-    r->id = slice_str(x->id);
-    r->parent = text(x->inside ? inspect_tunnel(x->inside)->id : NULL);
+    ulid_format(&x->id, names->id);
+    r->id = slice_str(names->id);
+    if (x->inside) {
+        ulid_format(&inspect_tunnel(x->inside)->id, names->parent);
+        r->parent = slice_str(names->parent);
+    }
     if (!x->identity)
         return;
     r->sandbox = text(x->identity->sub);
@@ -92,6 +102,13 @@ shown_raw(struct slice raw)
 }
 
 static void
+fill_client(const struct exchange *x, struct names *names, struct record *r)
+{
+    addr_format_with_port(&x->peer, x->peer_port, names->client);
+    r->client = slice_str(names->client);
+}
+
+static void
 fill_target(const struct exchange *x, struct record *r)
 {
     if (x->has_target) {
@@ -106,8 +123,9 @@ fill_target(const struct exchange *x, struct record *r)
 uint64_t
 account_resolve(struct exchange *x)
 {
+    struct names names;
     struct record r = {.event = RECORD_RESOLVE, .wall_us = loop_wall_us(x->proxy->loop)};
-    fill_identity(x, &r);
+    fill_identity(x, &names, &r);
     fill_target(x, &r);
     r.rule = text(x->ask->verdict.rule);
     return journal_add(x->proxy->journal, &r, false);
@@ -162,6 +180,7 @@ uint64_t
 account_decision(struct exchange *x, enum reason reason)
 {
     struct addr addrs[GUARD_ANSWERS_MAX];
+    struct names names;
     bool challenge = reason == REASON_TOKEN_MISSING;
     struct record r = {
         .event = challenge ? RECORD_CHALLENGE : RECORD_DECISION,
@@ -169,7 +188,6 @@ account_decision(struct exchange *x, enum reason reason)
         .allow = reason == REASON_OK,
         .would_deny = reason == REASON_OK && x->ask->verdict.would_deny,
         .reason = reason,
-        .client = text(x->client_address),
         .listener = text(x->port->name),
         .entry = entry_text(x),
         .method = x->ask->head.method,
@@ -182,13 +200,12 @@ account_decision(struct exchange *x, enum reason reason)
     char original[SOCKADDR_TEXT_SIZE + 32];
     if (x->kind == EXCHANGE_TRANSPARENT && x->client && x->client->original.family) {
         char at[SOCKADDR_TEXT_SIZE];
-        struct sockaddr_storage ss;
-        addr_to_sockaddr(&x->client->original, x->client->original_port, &ss);
-        sockaddr_format((struct sockaddr *)&ss, at);
+        addr_format_with_port(&x->client->original, x->client->original_port, at);
         snprintf(original, sizeof original, "\"original\":\"%s\"", at);
         r.extra = slice_str(original);
     }
-    fill_identity(x, &r);
+    fill_identity(x, &names, &r);
+    fill_client(x, &names, &r);
     fill_target(x, &r);
     if (reason == REASON_OK)
         r.address_count = fill_addresses(x, addrs, GUARD_ANSWERS_MAX);
@@ -198,10 +215,19 @@ account_decision(struct exchange *x, enum reason reason)
     return journal_add(x->proxy->journal, &r, reason != REASON_OK);
 }
 
+static struct slice
+sni_text(const struct exchange *x)
+{
+    if (!x->named)
+        return text(NULL);
+    return x->sni ? slice_str(x->sni) : exchange_host(x);
+}
+
 uint64_t
-account_close(struct exchange *x)
+account_close(struct exchange *x, const char *cause)
 {
     char address[ADDR_TEXT_SIZE] = "";
+    struct names names;
     if (x->address.family)
         addr_format(&x->address, address);
     struct record r = {
@@ -209,14 +235,13 @@ account_close(struct exchange *x)
         .wall_us = loop_wall_us(x->proxy->loop),
         .reason = x->reason == REASON_OK ? REASON_UNDECIDED : x->reason,
         .address = text(address[0] ? address : NULL),
-        .sni = text(x->sni),
-        .cause = text(x->cause),
+        .sni = sni_text(x),
+        .cause = slice_str(cause),
         .status = x->status,
         .bytes_up = x->bytes_up,
         .bytes_down = x->bytes_down,
         .duration_ms = loop_now_ms(x->proxy->loop) - x->started_ms,
         .has_decision = x->denied_in_tunnel,
-        .client = text(x->client_address),
     };
     /* The decision record said what this side made of it; the parent's verdict came later. */
     if (x->refused_by_parent && reason_is_denial(x->reason)) {
@@ -225,7 +250,8 @@ account_close(struct exchange *x)
     }
     if (x->inspection)
         r.extra = inspect_facts(x->inspection);
-    fill_identity(x, &r);
+    fill_identity(x, &names, &r);
+    fill_client(x, &names, &r);
     fill_target(x, &r);
     if (x->denied_in_tunnel)
         count_decision(x, x->reason);

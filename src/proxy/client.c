@@ -39,23 +39,9 @@ enter(struct client *c, enum client_state next)
     c->state = next;
 }
 
-/* Now that the client's address is final (a balancer may have told it). */
-static void
-name_client(struct client *c)
-{
-    struct sockaddr_storage ss;
-    if (c->peer.family) {
-        addr_to_sockaddr(&c->peer, c->peer_port, &ss);
-        sockaddr_format((struct sockaddr *)&ss, c->address);
-    } else {
-        snprintf(c->address, sizeof c->address, "unix");
-    }
-}
-
 static void
 begin_heads(struct client *c)
 {
-    name_client(c);
     if (c->port->settings->kind == LISTENER_TRANSPARENT) {
         enter(c, CLIENT_FIRST_FLIGHT);
         transparent_begin(c);
@@ -110,8 +96,8 @@ client_new_inside(struct inspection *i, struct exchange *tunnel, struct stream *
     c->inside = i;
     c->stream = stream;
     c->peer = tunnel->peer;
+    c->peer_port = tunnel->peer_port;
     c->x5t = tunnel->x5t ? mem_strdup(tunnel->x5t) : NULL;
-    snprintf(c->address, sizeof c->address, "%s", tunnel->client_address);
     buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
     buf_init(&c->out, REPLY_MAX);
     list_append(&c->proxy->clients, &c->node);

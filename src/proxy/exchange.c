@@ -58,7 +58,9 @@ void
 exchange_enter(struct exchange *x, enum exchange_state next)
 {
     if (!(transitions[x->state] & (1u << next))) {
-        diag(DIAG_ALARM, "exchange %s: impossible step from state %d to %d", x->id, x->state, next);
+        char id[ULID_TEXT_SIZE];
+        ulid_format(&x->id, id);
+        diag(DIAG_ALARM, "exchange %s: impossible step from state %d to %d", id, x->state, next);
         abort();
     }
     x->state = next;
@@ -78,19 +80,18 @@ ask_new(void)
 }
 
 static struct exchange *
-exchange_new_at(struct port *port, const struct addr *peer, const char *x5t, const char *address)
+exchange_new_at(struct port *port, const struct addr *peer, uint16_t peer_port, const char *x5t)
 {
     struct proxy *p = port->proxy;
-    size_t address_size = strlen(address) + 1;
-    struct exchange *x = mem_zalloc(sizeof *x + address_size);
+    struct exchange *x = mem_zalloc(sizeof *x);
     x->proxy = p;
     x->port = port;
     x->snapshot = snapshot_ref(p->snapshot);
     x->ask = ask_new();
     x->peer = *peer;
+    x->peer_port = peer_port;
     x->x5t = x5t ? mem_strdup(x5t) : NULL;
-    memcpy(x->client_address, address, address_size);
-    random_ulid(loop_wall_us(p->loop) / 1000, x->id);
+    x->id = ulid_new(loop_wall_us(p->loop) / 1000);
     x->started_ms = x->active_ms = loop_now_ms(p->loop);
     x->ask->started_us = clock_mono_us();
     x->reason = REASON_OK;
@@ -101,7 +102,7 @@ exchange_new_at(struct port *port, const struct addr *peer, const char *x5t, con
 static struct exchange *
 exchange_new(struct client *c)
 {
-    struct exchange *x = exchange_new_at(c->port, &c->peer, c->x5t, c->address);
+    struct exchange *x = exchange_new_at(c->port, &c->peer, c->peer_port, c->x5t);
     x->client = c;
     c->exchange = x;
     return x;
@@ -112,7 +113,7 @@ static struct exchange *
 exchange_new_call(struct inspection *i, struct inspect_call *call)
 {
     struct exchange *tunnel = inspect_tunnel(i);
-    struct exchange *x = exchange_new_at(tunnel->port, &tunnel->peer, tunnel->x5t, tunnel->client_address);
+    struct exchange *x = exchange_new_at(tunnel->port, &tunnel->peer, tunnel->peer_port, tunnel->x5t);
     x->inside = i;
     x->call = call;
     x->kind = EXCHANGE_INNER;
@@ -220,13 +221,12 @@ exchange_finish(struct exchange *x, const char *cause)
     if (x->state == EXCHANGE_CLOSING || x->state == EXCHANGE_DONE)
         return;
     exchange_enter(x, EXCHANGE_CLOSING);
-    x->cause = cause;
     if (x->client && x->client->exchange == x)
         x->client->exchange = NULL;
     spend(x);
     /* A challenge is the first half of a handshake, not an exchange of its own: its one record says all. */
     if (x->reason != REASON_TOKEN_MISSING)
-        account_close(x);
+        account_close(x, cause);
     release(x);
     if (x->inside)
         inspect_child_ended(x->inside);
@@ -244,7 +244,7 @@ reply_and_finish(struct exchange *x, enum reason reason, const char *detail, con
     struct client *c = x->client;
     struct inspect_call *call = steal(&x->call);
     char id[ULID_TEXT_SIZE];
-    memcpy(id, x->id, sizeof id);
+    ulid_format(&x->id, id);
     struct target target;
     char rule[RULE_TEXT_SIZE] = "";
     if (x->has_target)
@@ -750,7 +750,7 @@ exchange_count(struct exchange *x, uint64_t up, uint64_t down)
 {
     x->bytes_up += up;
     x->bytes_down += down;
-    x->unspent_up += up;
+    x->unspent_up += (uint32_t)up; /* what one read brings; spent before it comes near to what fits */
     exchange_stir(x);
     if (x->inside)
         inspect_count(x->inside, up, down);

@@ -22,9 +22,10 @@
 /* How the client's first bytes are judged: by the port of the target. */
 enum peek { PEEK_DONE = 0, PEEK_TLS, PEEK_PLAIN, PEEK_OPAQUE };
 
+/* Most tunnels idle: what is in these two structs is what one costs then. */
 struct side {
     struct stream *stream;
-    struct buf held;     /* read from this side, not yet written to the other; or else in the pipe */
+    struct buf *held;    /* read from this side, not yet written to the other; NULL: nothing, or it is in the pipe */
     struct splice *pipe; /* NULL while nothing is in it */
     bool eof;            /* this side has sent its last byte */
     bool shut;           /* and the other side was told */
@@ -33,11 +34,10 @@ struct side {
 
 struct tunnel {
     struct exchange *x;
-    struct loop *loop;
     struct side client, server;
-    enum peek peek;
-    struct head_scan scan;  /* PEEK_PLAIN */
-    enum reason refused;    /* a reply that says so is on its way to the client; then it ends */
+    struct head_scan *scan; /* PEEK_PLAIN, NULL otherwise */
+    enum peek peek : 8;
+    enum reason refused : 8; /* a reply that says so is on its way to the client; then it ends */
     bool over;
 };
 
@@ -66,17 +66,42 @@ abort_tunnel(struct tunnel *t, bool by_client)
     finish(t, by_client ? "client_reset" : "upstream_reset");
 }
 
+/* ---- what is under way ---- */
+
+static struct slice
+held_bytes(const struct side *from)
+{
+    return from->held ? buf_slice(from->held) : slice_of(NULL, 0);
+}
+
+static struct buf *
+hold(struct side *from)
+{
+    if (!from->held) {
+        from->held = mem_alloc(sizeof *from->held);
+        buf_init(from->held, TUNNEL_BUFFER_MAX);
+    }
+    return from->held;
+}
+
+static void
+drop_held(struct side *from)
+{
+    if (!from->held)
+        return;
+    buf_done(from->held);
+    free(steal(&from->held));
+}
+
 static bool
 is_blocked(const struct side *from)
 {
-    return from->pipe || buf_len(&from->held) > 0;
+    return from->pipe || held_bytes(from).len > 0;
 }
 
 static void
 update_interest(struct tunnel *t)
 {
-    buf_release(&t->client.held);
-    buf_release(&t->server.held);
     bool up_blocked = is_blocked(&t->client) && t->peek == PEEK_DONE, down_blocked = is_blocked(&t->server);
     bool read_client = !t->client.eof && (t->peek != PEEK_DONE || !up_blocked);
     bool read_server = !t->server.eof && !down_blocked && (t->peek == PEEK_DONE || t->peek == PEEK_OPAQUE);
@@ -125,11 +150,13 @@ flush(struct tunnel *t, struct side *from, struct side *to)
         give_back_if_empty(from);
         return true;
     }
-    if (buf_len(&from->held) == 0)
+    if (!from->held)
         return true;
-    if (!survives(t, to, stream_write_slice(to->stream, buf_slice(&from->held), &sent)))
+    if (!survives(t, to, stream_write_slice(to->stream, held_bytes(from), &sent)))
         return false;
-    buf_consume(&from->held, sent);
+    buf_consume(from->held, sent);
+    if (buf_len(from->held) == 0)
+        drop_held(from);
     return true;
 }
 
@@ -140,7 +167,7 @@ pass(struct tunnel *t, struct side *from, struct side *to, struct slice bytes)
     size_t sent = 0;
     if (!survives(t, to, stream_write_slice(to->stream, bytes, &sent)))
         return false;
-    if (sent < bytes.len && !buf_append_slice(&from->held, slice_of(bytes.ptr + sent, bytes.len - sent))) {
+    if (sent < bytes.len && !buf_append_slice(hold(from), slice_of(bytes.ptr + sent, bytes.len - sent))) {
         finish(t, "internal"); /* cannot be: a held side is not read from */
         return false;
     }
@@ -256,9 +283,10 @@ begin_relay(struct tunnel *t)
 {
     struct exchange *x = t->x;
     t->peek = PEEK_DONE;
+    free(steal(&t->scan));
     stream_set_deadline(t->client.stream, 0);
     exchange_enter(x, EXCHANGE_RELAYING);
-    if (buf_len(&t->client.held) && !count(t, true, buf_len(&t->client.held)))
+    if (t->client.held && !count(t, true, buf_len(t->client.held)))
         return;
     /* What either side has said since, the loop tells. */
     if (flush(t, &t->client, &t->server))
@@ -276,7 +304,7 @@ send_refusal(struct tunnel *t)
 {
     if (!flush(t, &t->server, &t->client))
         return;
-    if (buf_len(&t->server.held)) {
+    if (t->server.held) {
         stream_want(t->client.stream, false, true);
         stream_want(t->server.stream, false, false);
         return;
@@ -290,12 +318,14 @@ static void
 deny_plain(struct tunnel *t, enum reason reason)
 {
     struct target target;
+    char id[ULID_TEXT_SIZE];
     exchange_target(t->x, &target);
-    struct reply_facts facts = {.reason = reason, .target = &target, .instance = t->x->id, .close = true};
+    ulid_format(&t->x->id, id);
+    struct reply_facts facts = {.reason = reason, .target = &target, .instance = id, .close = true};
     t->refused = reason;
-    buf_clear(&t->client.held);
+    drop_held(&t->client);
     t->client.eof = true;
-    if (!reply_write(&t->server.held, &facts))
+    if (!reply_write(hold(&t->server), &facts))
         deny(t, reason);
     else
         send_refusal(t);
@@ -311,7 +341,9 @@ tunnel_check_hello(struct exchange *x, const struct hello *hello)
         return REASON_ECH_REFUSED;
     if (!hello->has_sni)
         return target.host.kind == HOST_NAME ? REASON_SNI_MISSING : REASON_OK;
-    x->sni = mem_strdup(hello->sni);
+    x->named = true;
+    if (!slice_is(host_slice(&target.host), hello->sni))
+        x->sni = mem_strdup(hello->sni);
     if (!host_parse(slice_str(hello->sni), &named) || !host_equal(&named, &target.host))
         return REASON_SNI_MISMATCH;
     return REASON_OK;
@@ -322,13 +354,13 @@ peek_hello(struct tunnel *t)
 {
     struct hello hello;
     enum reason r = REASON_OK;
-    switch (hello_read(buf_slice(&t->client.held), &hello)) {
+    switch (hello_read(held_bytes(&t->client), &hello)) {
     case HELLO_MORE:
-        if (t->peek == PEEK_OPAQUE && buf_len(&t->client.held) == 0)
+        if (t->peek == PEEK_OPAQUE && !t->client.held)
             begin_relay(t); /* nothing to say, but it may want to listen */
         else if (t->client.eof)
             finish(t, "client_closed");
-        else if (buf_room(&t->client.held) == 0)
+        else if (t->client.held && buf_room(t->client.held) == 0)
             deny(t, REASON_NOT_TLS);
         return;
     case HELLO_NOT_TLS:
@@ -371,13 +403,15 @@ check_plain_head(struct exchange *x, const struct head *head)
 static void
 peek_plain(struct tunnel *t)
 {
-    struct slice bytes = buf_slice(&t->client.held);
+    struct slice bytes = held_bytes(&t->client);
     enum reason r = REASON_OK;
-    switch (head_scan(&t->scan, bytes, (size_t)snapshot_settings(t->x->snapshot)->head_bytes)) {
+    if (!t->scan)
+        t->scan = mem_zalloc(sizeof *t->scan);
+    switch (head_scan(t->scan, bytes, (size_t)snapshot_settings(t->x->snapshot)->head_bytes)) {
     case HEAD_SCAN_MORE:
         if (t->client.eof)
             finish(t, "client_closed");
-        else if (buf_room(&t->client.held) == 0)
+        else if (t->client.held && buf_room(t->client.held) == 0)
             deny_plain(t, REASON_REQUEST_TOO_LARGE);
         return;
     case HEAD_SCAN_MALFORMED:
@@ -389,7 +423,7 @@ peek_plain(struct tunnel *t)
     case HEAD_SCAN_COMPLETE: {
         struct head head;
         struct arena *arena = arena_new(4096);
-        r = head_parse_request(arena, slice_of(bytes.ptr + t->scan.start, t->scan.end - t->scan.start), &head);
+        r = head_parse_request(arena, slice_of(bytes.ptr + t->scan->start, t->scan->end - t->scan->start), &head);
         if (r == REASON_OK)
             r = check_plain_head(t->x, &head);
         arena_free(arena);
@@ -408,14 +442,14 @@ peek(struct tunnel *t)
 {
     if (t->peek == PEEK_PLAIN)
         peek_plain(t);
-    else if (buf_len(&t->client.held) || t->client.eof)
+    else if (t->client.held || t->client.eof)
         peek_hello(t);
 }
 
 static void
 read_first_flight(struct tunnel *t)
 {
-    struct buf *held = &t->client.held;
+    struct buf *held = hold(&t->client);
     char *scratch = t->x->proxy->scratch;
     size_t got = 0, room = 0;
     /* A short read was all there is: the loop tells when there is more, or an end. */
@@ -432,6 +466,8 @@ read_first_flight(struct tunnel *t)
         t->client.eof = io == STREAM_EOF;
         buf_append(held, scratch, got);
     }
+    if (buf_len(held) == 0)
+        drop_held(&t->client);
     peek(t);
     if (!t->over && !t->refused)
         update_interest(t);
@@ -508,14 +544,16 @@ tunnel_new(struct exchange *x, struct stream *client, struct buf *from_client)
 {
     struct tunnel *t = mem_zalloc(sizeof *t);
     t->x = x;
-    t->loop = x->proxy->loop;
     t->client.stream = client;
-    t->client.held = *from_client;
-    /* limits.head_bytes may have let more come behind the head; then it is full. */
-    t->client.held.cap = buf_len(from_client) > TUNNEL_BUFFER_MAX ? buf_len(from_client) : TUNNEL_BUFFER_MAX;
-    t->server.stream = steal(&x->upstream);
-    buf_init(&t->server.held, TUNNEL_BUFFER_MAX);
+    if (buf_len(from_client)) {
+        *hold(&t->client) = *from_client;
+        /* limits.head_bytes may have let more come behind the head; then it is full. */
+        t->client.held->cap = buf_len(from_client) > TUNNEL_BUFFER_MAX ? buf_len(from_client) : TUNNEL_BUFFER_MAX;
+    } else {
+        buf_done(from_client);
+    }
     buf_init(from_client, 0);
+    t->server.stream = steal(&x->upstream);
     stream_set_owner(t->client.stream, on_client, t);
     stream_set_owner(t->server.stream, on_server, t);
     x->tunnel = t;
@@ -529,13 +567,14 @@ tunnel_start(struct exchange *x, struct stream *client, struct buf *from_client,
     struct tunnel *t = tunnel_new(x, client, from_client);
     t->peek = peek_for(x);
     exchange_enter(x, EXCHANGE_PEEKING);
-    buf_append_slice(&t->server.held, to_client);
+    if (to_client.len)
+        buf_append_slice(hold(&t->server), to_client);
     if (!flush(t, &t->server, &t->client))
         return;
     /* Where the client must speak first it has as long as for a head; elsewhere the server may. */
     if (t->peek != PEEK_OPAQUE)
-        stream_set_deadline(client, loop_now_ms(t->loop) + snapshot_settings(x->snapshot)->head_timeout_ms);
-    if (buf_len(&t->client.held))
+        stream_set_deadline(client, loop_now_ms(x->proxy->loop) + snapshot_settings(x->snapshot)->head_timeout_ms);
+    if (t->client.held)
         peek(t);
     if (!t->over && !t->refused)
         update_interest(t);
@@ -546,9 +585,11 @@ tunnel_start_upgraded(struct exchange *x, struct stream *client, struct buf *fro
 {
     struct tunnel *t = tunnel_new(x, client, from_client);
     exchange_enter(x, EXCHANGE_RELAYING);
-    buf_append_slice(&t->server.held, buf_slice(to_client));
-    buf_append_slice(&t->server.held, buf_slice(from_upstream));
-    if (buf_len(&t->client.held) && !count(t, true, buf_len(&t->client.held)))
+    if (buf_len(to_client) + buf_len(from_upstream)) {
+        buf_append_slice(hold(&t->server), buf_slice(to_client));
+        buf_append_slice(hold(&t->server), buf_slice(from_upstream));
+    }
+    if (t->client.held && !count(t, true, buf_len(t->client.held)))
         return;
     pump(t, &t->server, &t->client);
     if (!t->over)
@@ -565,8 +606,9 @@ static void
 free_memory(void *ptr)
 {
     struct tunnel *t = ptr;
-    buf_done(&t->client.held);
-    buf_done(&t->server.held);
+    drop_held(&t->client);
+    drop_held(&t->server);
+    free(t->scan);
     free(t);
 }
 
@@ -580,5 +622,5 @@ tunnel_free(struct tunnel *t)
     splice_give(steal(&t->server.pipe));
     stream_free(steal(&t->client.stream));
     stream_free(steal(&t->server.stream));
-    loop_free_later(t->loop, t, free_memory);
+    loop_free_later(t->x->proxy->loop, t, free_memory);
 }

@@ -30,6 +30,7 @@ void addr_format(const struct addr *a, char text[ADDR_TEXT_SIZE]); /* RFC 5952 a
 bool addr_from_sockaddr(const struct sockaddr *sa, struct addr *ret, uint16_t *ret_port); /* mapped IPv4 becomes IPv4 */
 socklen_t addr_to_sockaddr(const struct addr *a, uint16_t port, struct sockaddr_storage *ret);
 void sockaddr_format(const struct sockaddr *sa, char text[SOCKADDR_TEXT_SIZE]); /* "10.0.0.7:51234", "[::1]:80", "unix" */
+void addr_format_with_port(const struct addr *a, uint16_t port, char text[SOCKADDR_TEXT_SIZE]); /* likewise; family 0: "unix" */
 /* "10.0.0.0/8", or an address alone (all bits); host bits set are an error. */
 bool cidr_parse(struct slice text, struct cidr *ret);
 bool cidr_contains(const struct cidr *c, const struct addr *a);

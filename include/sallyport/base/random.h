@@ -7,8 +7,13 @@
 
 void random_bytes(void *out, size_t len);
 
+/* 48 bits of milliseconds and 80 random ones (ULID specification); as text 26 characters of Crockford base32. */
 #define ULID_TEXT_SIZE 27
-/* 26 characters of Crockford base32: 48 bits of milliseconds, 80 random bits (ULID specification). */
-void random_ulid(int64_t wall_ms, char text[ULID_TEXT_SIZE]);
+struct ulid {
+    unsigned char bytes[16];
+};
+struct ulid ulid_new(int64_t wall_ms);
+void ulid_format(const struct ulid *u, char text[ULID_TEXT_SIZE]);
+void random_ulid(int64_t wall_ms, char text[ULID_TEXT_SIZE]); /* both */
 
 #endif

@@ -7,6 +7,6 @@
 /* All return the record's ticket, 0 when it could not be taken. */
 uint64_t account_resolve(struct exchange *x);
 uint64_t account_decision(struct exchange *x, enum reason reason);
-uint64_t account_close(struct exchange *x);
+uint64_t account_close(struct exchange *x, const char *cause); /* static text */
 
 #endif

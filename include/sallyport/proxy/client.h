@@ -39,7 +39,6 @@ struct client {
     struct addr peer;           /* as the balancer says, if there is one; family 0 for unix sockets */
     uint16_t peer_port;
     char *x5t;                  /* of the client's certificate; heap, NULL */
-    char address[SOCKADDR_TEXT_SIZE]; /* the text of peer and port */
     struct addr original;       /* transparent: where the client meant to connect to */
     uint16_t original_port;
     size_t lingered;            /* bytes thrown away in CLIENT_LINGER */

@@ -77,12 +77,11 @@ struct exchange {
     int64_t started_ms;
     int64_t active_ms;               /* last byte either way */
     uint64_t bytes_up, bytes_down;
-    uint64_t unspent_up;             /* of bytes_up, not yet taken from the budget */
-    const char *cause;               /* static text */
-    char *sni;                       /* of the hello; heap, NULL */
-    enum exchange_state state;
-    enum exchange_kind kind;
-    enum reason reason;              /* why it ended, REASON_OK or what went wrong */
+    char *sni;                       /* of the hello, where it is not the host to the letter; heap, NULL */
+    uint32_t unspent_up;             /* of bytes_up, not yet taken from the budget */
+    enum exchange_state state : 8;
+    enum exchange_kind kind : 8;
+    enum reason reason : 8;          /* why it ended, REASON_OK or what went wrong */
     uint16_t status;                 /* of the answer that the client got */
     uint8_t wheel_slot;              /* that node is in */
     bool speaks_http : 1;            /* transparent: a refusal can be said in HTTP */
@@ -92,10 +91,11 @@ struct exchange {
     bool has_target : 1, decided : 1, holds_tunnel : 1, pooled : 1, retried : 1;
     bool denied_in_tunnel : 1;       /* refused after the 200 */
     bool refused_by_parent : 1;
+    bool named : 1;                  /* the client's hello bore a name, its host's unless `sni` says otherwise */
     struct addr peer;                /* the client; family 0 for unix sockets */
     struct addr address;             /* that was dialled */
-    char id[ULID_TEXT_SIZE];
-    char client_address[];           /* its text, with the port */
+    uint16_t peer_port;
+    struct ulid id;
 };
 
 /* A complete head has been read on c; bytes are copied. */
