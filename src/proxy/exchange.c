@@ -340,6 +340,23 @@ exchange_deny_in_tunnel(struct exchange *x, enum reason reason)
 
 /* ---- the pure part ---- */
 
+/* The same for every request, however it came: the policy's word, the budgets, and on to its upstream. `r` is what reading it
+ * and its token has come to. */
+static void
+proceed(struct exchange *x, enum reason r)
+{
+    if (r == REASON_OK)
+        r = decide(x);
+    if (r == REASON_OK)
+        r = admit(x);
+    if (r != REASON_OK)
+        refuse(x, r);
+    else if (x->inside) /* its upstream is the tunnel's, and connected */
+        record_decision(x);
+    else
+        find_addresses(x);
+}
+
 static void
 start_inner(struct client *c, struct slice head)
 {
@@ -355,14 +372,7 @@ start_inner(struct client *c, struct slice head)
         r = slice_is(x->ask->head.method, "CONNECT") ? REASON_REQUEST_MALFORMED : make_out_inner_target(x);
     if (r == REASON_OK)
         r = inspect_denied(x->inside);
-    if (r == REASON_OK)
-        r = decide(x);
-    if (r == REASON_OK)
-        r = admit(x);
-    if (r == REASON_OK)
-        record_decision(x);
-    else
-        refuse(x, r);
+    proceed(x, r);
 }
 
 void
@@ -376,14 +386,7 @@ exchange_start_call(struct inspection *i, struct inspect_call *call, const struc
         r = who;
     if (r == REASON_OK)
         r = inspect_denied(i);
-    if (r == REASON_OK)
-        r = decide(x);
-    if (r == REASON_OK)
-        r = admit(x);
-    if (r == REASON_OK)
-        record_decision(x);
-    else
-        refuse(x, r);
+    proceed(x, r);
 }
 
 void
@@ -409,14 +412,7 @@ exchange_start(struct client *c, struct slice head)
         r = identify(x);
     if (r == REASON_OK)
         r = target;
-    if (r == REASON_OK)
-        r = decide(x);
-    if (r == REASON_OK)
-        r = admit(x);
-    if (r == REASON_OK)
-        find_addresses(x);
-    else
-        refuse(x, r);
+    proceed(x, r);
 }
 
 void
@@ -440,14 +436,7 @@ exchange_start_transparent(struct client *c, const struct target *target, enum r
         r = identify_policy(x);
     if (r == REASON_OK)
         r = reason;
-    if (r == REASON_OK)
-        r = decide(x);
-    if (r == REASON_OK)
-        r = admit(x);
-    if (r == REASON_OK)
-        find_addresses(x);
-    else
-        refuse(x, r);
+    proceed(x, r);
 }
 
 void
