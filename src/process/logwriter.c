@@ -147,6 +147,9 @@ log_each_tail_line(int fd, uint64_t max, void (*visit)(void *ctx, struct slice l
 
 /* ---- writing ---- */
 
+/* More than the reserve is asked for where there is room, so that this is not done for every write. */
+#define AHEAD (1u << 20)
+
 bool
 logwriter_add(struct log_writer *w, struct slice draft, bool *ret_room)
 {
@@ -235,18 +238,21 @@ logwriter_check(const struct log_writer *w)
     return WANT_NONE;
 }
 
+static bool
+promise(struct log_writer *w, uint64_t bytes)
+{
+    if (fallocate(w->fd, FALLOC_FL_KEEP_SIZE, (off_t)w->size, (off_t)bytes) < 0)
+        return false;
+    w->reserved = w->size + bytes;
+    return true;
+}
+
 bool
 logwriter_reserve(struct log_writer *w)
 {
     if (w->reserve_bytes == 0 || w->fd < 0 || w->reserved >= w->size + w->reserve_bytes)
         return true;
-    /* More than is promised, so that this is not done for every write. */
-    uint64_t target = w->size + 2 * w->reserve_bytes;
-    if (fallocate(w->fd, FALLOC_FL_KEEP_SIZE, (off_t)w->size, (off_t)(2 * w->reserve_bytes)) < 0) {
-        if (errno == EOPNOTSUPP || errno == ENOSYS)
-            return true; /* no file system with promises: the write itself will tell */
-        return w->reserved >= w->size + w->reserve_bytes;
-    }
-    w->reserved = target;
-    return true;
+    if (promise(w, w->reserve_bytes + AHEAD) || promise(w, w->reserve_bytes))
+        return true;
+    return errno == EOPNOTSUPP || errno == ENOSYS; /* no file system with promises: the write itself will tell */
 }
