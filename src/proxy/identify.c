@@ -81,7 +81,7 @@ identify_by_tunnel(struct exchange *x)
     struct exchange *tunnel = inspect_tunnel(x->inside);
     struct presentation from = exchange_presentation(x);
     x->identity = identity_ref(tunnel->identity);
-    x->ask->target = tunnel->ask->target;
+    exchange_target(tunnel, &x->ask->target);
     x->ask->target.scheme = SCHEME_HTTPS;
     x->has_target = true;
     x->address = tunnel->address;

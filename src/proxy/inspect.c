@@ -14,21 +14,27 @@
 #define HTTP2 "h2"
 #define FACTS_MAX 2048
 
-struct inspection {
-    struct exchange *x;
-    struct loop *loop;
-    struct stream *client;       /* ours until the client side has its TLS */
-    struct client *inner;        /* the connection inside; then the stream is its own */
-    struct inspect_h2 *h2;       /* likewise, where HTTP/2 is spoken; it has the upstream's too */
+/* What it takes until requests can be read. */
+struct opening {
     struct buf out;              /* the 200 on its way */
     struct buf first;            /* the client's first flight: the hello */
     struct hello hello;
-    struct stream *upstream;     /* ours while no request has it */
+    char alpn[UPSTREAM_ALPN_SIZE];
     struct leaf_wait *wait;
     struct leaf *leaf;
+};
+
+/* There is one of these an inspected tunnel, however long it is idle. */
+struct inspection {
+    struct exchange *x;
+    struct loop *loop;
+    struct opening *opening;     /* NULL from then on */
+    struct stream *client;       /* ours until the client side has its TLS */
+    struct client *inner;        /* the connection inside; then the stream is its own */
+    struct inspect_h2 *h2;       /* likewise, where HTTP/2 is spoken; it has the upstream's too */
+    struct stream *upstream;     /* ours while no request has it */
     enum reason denied, fault;
-    char detail[UPSTREAM_DETAIL_SIZE];
-    char alpn[UPSTREAM_ALPN_SIZE];
+    char *detail;                /* of the fault, in words; heap, NULL */
     struct buf facts;
     bool used, detached, over;
 };
@@ -49,12 +55,30 @@ give_up(struct inspection *i, enum reason reason, const char *cause)
 }
 
 static void
+opening_cancel(struct opening *o)
+{
+    leaf_cancel(steal(&o->wait));
+    leaf_unref(steal(&o->leaf));
+}
+
+static void
+opening_free(struct opening *o)
+{
+    if (!o)
+        return;
+    opening_cancel(o);
+    buf_done(&o->out);
+    buf_done(&o->first);
+    free(o);
+}
+
+static void
 free_memory(void *ptr)
 {
     struct inspection *i = ptr;
-    buf_done(&i->out);
-    buf_done(&i->first);
+    opening_free(i->opening);
     buf_done(&i->facts);
+    free(i->detail);
     free(i);
 }
 
@@ -64,8 +88,8 @@ inspect_free(struct inspection *i)
     if (!i)
         return;
     i->over = true;
-    leaf_cancel(steal(&i->wait));
-    leaf_unref(steal(&i->leaf));
+    if (i->opening)
+        opening_cancel(i->opening);
     if (i->inner)
         client_close(steal(&i->inner));
     inspect_h2_free(steal(&i->h2));
@@ -90,7 +114,7 @@ note_upstream(struct inspection *i)
 {
     struct upstream_agreed agreed;
     upstream_tls_agreed(stream_tls(i->upstream), &agreed);
-    snprintf(i->alpn, sizeof i->alpn, "%s", agreed.alpn);
+    snprintf(i->opening->alpn, sizeof i->opening->alpn, "%s", agreed.alpn);
     add_fact(&i->facts, "alpn", agreed.alpn);
     add_fact(&i->facts, "tls_upstream", agreed.version);
     add_fact(&i->facts, "upstream_certificate", agreed.certificate);
@@ -128,12 +152,12 @@ accept_client(struct inspection *i)
     }
     exchange_enter(x, EXCHANGE_CLIENT_TLS);
     set_deadline(i);
-    stream_accept_tls(i->client, leaf_context(leaves_of(x)), buf_slice(&i->first));
-    buf_done(&i->first);
-    buf_init(&i->first, 0);
+    stream_accept_tls(i->client, leaf_context(leaves_of(x)), buf_slice(&i->opening->first));
+    buf_done(&i->opening->first);
+    buf_init(&i->opening->first, 0);
     /* Who may resume what: nobody but this sandbox under this policy, and no other host. */
     cleanup_free char *partition = mem_printf("%s\n%s", x->identity->sub, policy_sha256(x->policy));
-    if (!leaf_apply(i->leaf, stream_tls(i->client), i->alpn, slice_str(partition), x->ask->target.port))
+    if (!leaf_apply(i->opening->leaf, stream_tls(i->client), i->opening->alpn, slice_str(partition), x->ask->target.port))
         give_up(i, REASON_INTERNAL, "leaf");
 }
 
@@ -141,8 +165,8 @@ static void
 on_leaf(void *owner, enum reason reason, struct leaf *leaf)
 {
     struct inspection *i = owner;
-    i->wait = NULL;
-    i->leaf = leaf;
+    i->opening->wait = NULL;
+    i->opening->leaf = leaf;
     if (reason != REASON_OK)
         give_up(i, reason, "leaf");
     else
@@ -189,19 +213,23 @@ get_leaf(struct inspection *i)
         return;
     }
     set_deadline(i);
-    i->leaf = leaf_get(leaves, &ask, wall_us / 1000000, on_leaf, i, &i->wait);
-    if (i->leaf)
+    i->opening->leaf = leaf_get(leaves, &ask, wall_us / 1000000, on_leaf, i, &i->opening->wait);
+    if (i->opening->leaf)
         accept_client(i);
-    else if (!i->wait)
+    else if (!i->opening->wait)
         give_up(i, REASON_OVERLOADED, "leaf");
 }
 
 static void
 begin_requests(struct inspection *i)
 {
+    bool http2 = strcmp(i->opening->alpn, HTTP2) == 0;
     exchange_enter(i->x, EXCHANGE_SERVING);
     add_fact(&i->facts, "tls_client", SSL_get_version(stream_tls(i->client)));
-    if (strcmp(i->alpn, HTTP2) == 0) {
+    /* An idle tunnel keeps nothing of how it came about. */
+    opening_free(steal(&i->opening));
+    exchange_forget_ask(i->x);
+    if (http2) {
         i->h2 = inspect_h2_new(i, steal(&i->client), steal(&i->upstream));
         return;
     }
@@ -215,8 +243,8 @@ begin_requests(struct inspection *i)
 static bool
 offers(const struct inspection *i, const char *protocol)
 {
-    for (size_t k = 0; k < i->hello.alpn_count; k++)
-        if (strcmp(i->hello.alpn[k], protocol) == 0)
+    for (size_t k = 0; k < i->opening->hello.alpn_count; k++)
+        if (strcmp(i->opening->hello.alpn[k], protocol) == 0)
             return true;
     return false;
 }
@@ -225,7 +253,7 @@ offers(const struct inspection *i, const char *protocol)
 static void
 choose_alpn(struct inspection *i)
 {
-    snprintf(i->alpn, sizeof i->alpn, "%s", offers(i, HTTP11) ? HTTP11 : offers(i, HTTP2) ? HTTP2 : "");
+    snprintf(i->opening->alpn, sizeof i->opening->alpn, "%s", offers(i, HTTP11) ? HTTP11 : offers(i, HTTP2) ? HTTP2 : "");
 }
 
 /* No request can be served: each will hear why. */
@@ -233,7 +261,8 @@ static void
 mark_fault(struct inspection *i, enum reason reason, const char *detail)
 {
     i->fault = reason;
-    snprintf(i->detail, sizeof i->detail, "%s", detail ? detail : "");
+    free(i->detail);
+    i->detail = detail && detail[0] ? mem_strdup(detail) : NULL;
     stream_free(steal(&i->upstream));
     choose_alpn(i);
     get_leaf(i);
@@ -252,9 +281,9 @@ static size_t
 offered(const struct inspection *i, char (*ret)[UPSTREAM_ALPN_SIZE])
 {
     size_t n = 0;
-    for (size_t k = 0; k < i->hello.alpn_count; k++)
-        if (strcmp(i->hello.alpn[k], HTTP11) == 0 || strcmp(i->hello.alpn[k], HTTP2) == 0)
-            snprintf(ret[n++], UPSTREAM_ALPN_SIZE, "%s", i->hello.alpn[k]);
+    for (size_t k = 0; k < i->opening->hello.alpn_count; k++)
+        if (strcmp(i->opening->hello.alpn[k], HTTP11) == 0 || strcmp(i->opening->hello.alpn[k], HTTP2) == 0)
+            snprintf(ret[n++], UPSTREAM_ALPN_SIZE, "%s", i->opening->hello.alpn[k]);
     return n;
 }
 
@@ -347,7 +376,7 @@ on_upstream(void *owner, enum stream_event event)
 static void
 take_hello(struct inspection *i)
 {
-    enum reason r = tunnel_check_hello(i->x, &i->hello);
+    enum reason r = tunnel_check_hello(i->x, &i->opening->hello);
     if (r != REASON_OK) {
         exchange_deny_in_tunnel(i->x, r);
         return;
@@ -365,11 +394,12 @@ take_hello(struct inspection *i)
 static void
 peek(struct inspection *i, bool eof)
 {
-    switch (hello_read(buf_slice(&i->first), &i->hello)) {
+    struct opening *o = i->opening;
+    switch (hello_read(buf_slice(&o->first), &o->hello)) {
     case HELLO_MORE:
         if (eof)
             give_up(i, REASON_OK, "client_closed");
-        else if (buf_room(&i->first) == 0)
+        else if (buf_room(&o->first) == 0)
             exchange_deny_in_tunnel(i->x, REASON_NOT_TLS);
         break;
     case HELLO_NOT_TLS:
@@ -385,10 +415,11 @@ peek(struct inspection *i, bool eof)
 static void
 read_hello(struct inspection *i)
 {
+    struct opening *o = i->opening;
     bool eof = false;
-    while (!eof && buf_room(&i->first)) {
-        size_t got = 0, room = buf_room(&i->first) < 16384 ? buf_room(&i->first) : 16384;
-        enum stream_io io = stream_read(i->client, buf_reserve(&i->first, room), room, &got);
+    while (!eof && buf_room(&o->first)) {
+        size_t got = 0, room = buf_room(&o->first) < 16384 ? buf_room(&o->first) : 16384;
+        enum stream_io io = stream_read(i->client, buf_reserve(&o->first, room), room, &got);
         if (io == STREAM_AGAIN)
             break;
         if (io == STREAM_ERROR) {
@@ -396,7 +427,7 @@ read_hello(struct inspection *i)
             return;
         }
         eof = io == STREAM_EOF;
-        buf_commit(&i->first, got);
+        buf_commit(&o->first, got);
     }
     peek(i, eof);
 }
@@ -405,18 +436,19 @@ read_hello(struct inspection *i)
 static bool
 flush(struct inspection *i)
 {
-    while (buf_len(&i->out)) {
+    struct opening *o = i->opening;
+    while (buf_len(&o->out)) {
         size_t sent = 0;
-        enum stream_io io = stream_write_slice(i->client, buf_slice(&i->out), &sent);
+        enum stream_io io = stream_write_slice(i->client, buf_slice(&o->out), &sent);
         if (io == STREAM_AGAIN)
             break;
         if (io != STREAM_DONE) {
             give_up(i, REASON_OK, "client_reset");
             return false;
         }
-        buf_consume(&i->out, sent);
+        buf_consume(&o->out, sent);
     }
-    stream_want(i->client, buf_len(&i->out) == 0, buf_len(&i->out) > 0);
+    stream_want(i->client, buf_len(&o->out) == 0, buf_len(&o->out) > 0);
     return true;
 }
 
@@ -451,22 +483,24 @@ void
 inspect_start(struct exchange *x, struct stream *client, struct buf *from_client, struct slice to_client, enum reason denied)
 {
     struct inspection *i = mem_zalloc(sizeof *i);
+    struct opening *o = mem_zalloc(sizeof *o);
     i->x = x;
     i->loop = x->proxy->loop;
+    i->opening = o;
     i->client = client;
     i->denied = denied;
     i->fault = REASON_OK;
-    i->first = *from_client;
-    i->first.cap = buf_len(from_client) > HELLO_MAX ? buf_len(from_client) : HELLO_MAX; /* limits.head_bytes may be larger */
+    o->first = *from_client;
+    o->first.cap = buf_len(from_client) > HELLO_MAX ? buf_len(from_client) : HELLO_MAX; /* limits.head_bytes may be larger */
     buf_init(from_client, 0);
-    buf_init(&i->out, 256);
+    buf_init(&o->out, 256);
     buf_init(&i->facts, FACTS_MAX);
-    buf_append_slice(&i->out, to_client);
+    buf_append_slice(&o->out, to_client);
     x->inspection = i;
     stream_set_owner(client, on_client, i);
     exchange_enter(x, EXCHANGE_PEEKING);
     set_deadline(i);
-    if (flush(i) && buf_len(&i->first))
+    if (flush(i) && buf_len(&o->first))
         peek(i, false);
 }
 
@@ -487,7 +521,7 @@ inspect_denied(const struct inspection *i)
 enum reason
 inspect_fault(const struct inspection *i, const char **ret_detail)
 {
-    *ret_detail = i->detail[0] ? i->detail : NULL;
+    *ret_detail = i->detail;
     return i->fault;
 }
 
@@ -504,7 +538,8 @@ inspect_refused_late(struct inspection *i, struct stream *upstream)
     if (i->used || !upstream_tls_refused_late(stream_tls(upstream), &fault))
         return false;
     i->fault = REASON_UPSTREAM_TLS;
-    memcpy(i->detail, fault.detail, sizeof i->detail);
+    free(i->detail);
+    i->detail = mem_strdup(fault.detail);
     return true;
 }
 
