@@ -285,6 +285,15 @@ stream_bio_method(void)
     return method;
 }
 
+static void
+drop_first(struct tls_side *t)
+{
+    if (t->first)
+        mem_wipe(t->first, t->first_len);
+    free(steal(&t->first));
+    t->first_at = t->first_len = 0;
+}
+
 /* Files the result of an SSL call away; STREAM_ERROR has failed the stream. */
 static enum stream_io
 tls_result(struct stream *s, int ret, bool *wants_other, int other)
@@ -320,6 +329,28 @@ tls_shutdown_step(struct stream *s)
     shutdown(s->fd, SHUT_WR);
 }
 
+/* Only the handshake needed it, and SSL_free would be the next to free it: an ephemeral key has no business in memory for as
+ * long as the connection lives. The object stays, without a key in it. */
+static void
+empty_key(EVP_PKEY *key)
+{
+    EVP_PKEY_set_type(key, EVP_PKEY_X25519);
+    EVP_PKEY_free(key);
+}
+
+static void
+tls_forget_handshake(struct tls_side *t)
+{
+    EVP_PKEY *key = NULL;
+    SSL_free_buffers(t->ssl);
+    if (SSL_get_tmp_key(t->ssl, &key))
+        empty_key(key);
+    if (SSL_get_peer_tmp_key(t->ssl, &key))
+        empty_key(key);
+    if (t->first_at == t->first_len)
+        drop_first(t);
+}
+
 static void
 tls_handshake_step(struct stream *s)
 {
@@ -334,7 +365,7 @@ tls_handshake_step(struct stream *s)
     }
     t->handshaking = false;
     t->more = true;
-    SSL_free_buffers(t->ssl);
+    tls_forget_handshake(t);
     stream_emit(s, STREAM_SECURED);
 }
 
@@ -497,9 +528,7 @@ tls_free(struct tls_side *t)
     /* A connection that ends without goodbyes would take its session with it: nobody could resume it. */
     SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
-    if (t->first)
-        mem_wipe(t->first, t->first_len);
-    free(t->first);
+    drop_first(t);
     free(t);
 }
 

@@ -458,6 +458,35 @@ TEST(tls_carries_bytes_both_ways)
     CHECK(open_descriptors() == before);
 }
 
+static bool
+is_empty(EVP_PKEY *key)
+{
+    unsigned char bytes[64];
+    size_t len = sizeof bytes;
+    bool empty = EVP_PKEY_get_raw_public_key(key, bytes, &len) != 1 && EVP_PKEY_get_raw_private_key(key, bytes, &len) != 1;
+    EVP_PKEY_free(key);
+    ERR_clear_error();
+    return empty;
+}
+
+TEST(ephemeral_keys_end_with_the_handshake)
+{
+    begin_tls();
+    secure();
+    for (int i = 0; i < 2; i++) {
+        EVP_PKEY *own = NULL, *peers = NULL;
+        SSL *ssl = stream_tls(i ? a.stream : b.stream);
+        CHECK(SSL_get_tmp_key(ssl, &own) && is_empty(own));
+        CHECK(SSL_get_peer_tmp_key(ssl, &peers) && is_empty(peers));
+    }
+    put(&a, "to the server");
+    b.stop_at = 13;
+    stream_want(b.stream, true, false);
+    run_loop(2000);
+    CHECK(b.got_len == 13);
+    end_tls();
+}
+
 TEST(tls_tells_decrypted_bytes_again)
 {
     begin_tls();
