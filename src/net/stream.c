@@ -17,6 +17,7 @@
 
 #include "sallyport/base/addr.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/net/doze.h"
 #include "sallyport/net/poller.h"
 
 #define IOV_TOTAL 64           /* pieces taken of one call; the rest is the next call's */
@@ -26,7 +27,7 @@
 
 /* What TLS adds; plain streams have none of it. */
 struct tls_side {
-    SSL *ssl;
+    struct doze doze;          /* OpenSSL's object: by tls_ssl */
     char *first;               /* bytes read before TLS began; the BIO serves them before the socket's */
     size_t first_at, first_len;
     size_t blocked_len;        /* bytes of the SSL_write that must be repeated with at least as many; 0: none */
@@ -66,14 +67,29 @@ struct stream {
     bool freed : 1;
 };
 
+/* What SSL_get_error goes by must be empty before a call. It nearly always is, and to see that costs a tenth of emptying it. */
+static void
+clear_errors(void)
+{
+    if (ERR_peek_error() != 0)
+        ERR_clear_error();
+}
+
+/* Good until the turn ends: while nobody asks for it, it may be laid away. */
+static SSL *
+tls_ssl(struct tls_side *t)
+{
+    return doze_ssl(&t->doze);
+}
+
 /* --- waiting ----------------------------------------------------------------------------------------------------- */
 
 /* Bytes, or the end, that can be had without the socket. */
 static bool
 stream_has_pending(const struct stream *s)
 {
-    const struct tls_side *t = s->tls;
-    return t && (t->first_at < t->first_len || t->ended || (t->more && SSL_has_pending(t->ssl)));
+    struct tls_side *t = s->tls;
+    return t && (t->first_at < t->first_len || t->ended || (t->more && SSL_has_pending(tls_ssl(t))));
 }
 
 static bool
@@ -298,7 +314,7 @@ drop_first(struct tls_side *t)
 static enum stream_io
 tls_result(struct stream *s, int ret, bool *wants_other, int other)
 {
-    int e = SSL_get_error(s->tls->ssl, ret);
+    int e = SSL_get_error(tls_ssl(s->tls), ret);
     if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE) {
         *wants_other = e == other;
         return STREAM_AGAIN;
@@ -308,7 +324,7 @@ tls_result(struct stream *s, int ret, bool *wants_other, int other)
         return STREAM_EOF;
     }
     /* Also FIN without close_notify: an end that anybody on the way can forge is not an orderly one. */
-    ERR_clear_error();
+    clear_errors();
     return stream_fail(s);
 }
 
@@ -317,8 +333,8 @@ tls_shutdown_step(struct stream *s)
 {
     struct tls_side *t = s->tls;
     bool ignored = false;
-    ERR_clear_error();
-    int n = SSL_shutdown(t->ssl);
+    clear_errors();
+    int n = SSL_shutdown(tls_ssl(t));
     if (n < 0) {
         enum stream_io io = tls_result(s, n, &ignored, SSL_ERROR_WANT_READ);
         t->closing = io == STREAM_AGAIN;
@@ -342,10 +358,11 @@ static void
 tls_forget_handshake(struct tls_side *t)
 {
     EVP_PKEY *key = NULL;
-    SSL_free_buffers(t->ssl);
-    if (SSL_get_tmp_key(t->ssl, &key))
+    SSL *ssl = tls_ssl(t);
+    SSL_free_buffers(ssl);
+    if (SSL_get_tmp_key(ssl, &key))
         empty_key(key);
-    if (SSL_get_peer_tmp_key(t->ssl, &key))
+    if (SSL_get_peer_tmp_key(ssl, &key))
         empty_key(key);
     if (t->first_at == t->first_len)
         drop_first(t);
@@ -356,8 +373,8 @@ tls_handshake_step(struct stream *s)
 {
     struct tls_side *t = s->tls;
     t->to_begin = false;
-    ERR_clear_error();
-    int n = SSL_do_handshake(t->ssl);
+    clear_errors();
+    int n = SSL_do_handshake(tls_ssl(t));
     if (n != 1) {
         if (tls_result(s, n, &t->handshake_wants_write, SSL_ERROR_WANT_WRITE) == STREAM_EOF)
             stream_fail(s);
@@ -375,9 +392,9 @@ stream_begin_tls(struct stream *s, SSL_CTX *context, struct slice first)
     assert(!s->tls && first.len <= FIRST_MAX);
     struct tls_side *t = mem_zalloc(sizeof *t);
     BIO *bio = BIO_new(stream_bio_method());
-    t->ssl = SSL_new(context);
-    if (!t->ssl || !bio)
+    if (!bio)
         abort();
+    doze_init(&t->doze, s->loop, context);
     if (first.len > 0) {
         t->first = mem_alloc(first.len);
         memcpy(t->first, first.ptr, first.len);
@@ -387,9 +404,10 @@ stream_begin_tls(struct stream *s, SSL_CTX *context, struct slice first)
     s->tls = t;
     BIO_set_data(bio, s);
     BIO_set_init(bio, 1);
-    SSL_set_bio(t->ssl, bio, bio);
-    SSL_set_read_ahead(t->ssl, 1); /* all that has come by one call, not header and record by two each */
-    SSL_set_mode(t->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+    SSL *ssl = tls_ssl(t);
+    SSL_set_bio(ssl, bio, bio);
+    SSL_set_read_ahead(ssl, 1); /* all that has come by one call, not header and record by two each */
+    SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                              SSL_MODE_RELEASE_BUFFERS);
 }
 
@@ -397,7 +415,7 @@ void
 stream_accept_tls(struct stream *s, SSL_CTX *context, struct slice first)
 {
     stream_begin_tls(s, context, first);
-    SSL_set_accept_state(s->tls->ssl);
+    SSL_set_accept_state(tls_ssl(s->tls));
     stream_settle(s);
 }
 
@@ -419,9 +437,9 @@ void
 stream_connect_tls(struct stream *s, SSL_CTX *context, const char *server_name)
 {
     stream_begin_tls(s, context, slice_of(NULL, 0));
-    SSL_set_connect_state(s->tls->ssl);
+    SSL_set_connect_state(tls_ssl(s->tls));
     s->tls->to_begin = true; /* at the end of this turn: what is connected can be written to */
-    if (!tls_expect_name(s->tls->ssl, server_name))
+    if (!tls_expect_name(tls_ssl(s->tls), server_name))
         stream_fail(s);
     stream_settle(s);
 }
@@ -439,8 +457,8 @@ tls_read(struct stream *s, void *data, size_t size, size_t *ret_len)
     /* A record at a time is what OpenSSL gives; the owner's buffer may hold several. */
     while (total < size && io == STREAM_DONE) {
         size_t n = 0;
-        ERR_clear_error();
-        int ret = SSL_read_ex(t->ssl, (char *)data + total, size - total, &n);
+        clear_errors();
+        int ret = SSL_read_ex(tls_ssl(t), (char *)data + total, size - total, &n);
         t->read_wants_write = false;
         if (ret == 1)
             total += n;
@@ -450,7 +468,7 @@ tls_read(struct stream *s, void *data, size_t size, size_t *ret_len)
     t->more = io == STREAM_DONE;
     /* The reading of a session ticket sets up a buffer for writing that only the next write would release. */
     if (io == STREAM_AGAIN)
-        SSL_free_buffers(t->ssl);
+        SSL_free_buffers(tls_ssl(t));
     if (total == 0)
         return io;
     *ret_len = total; /* an end or a failure is seen by the next read */
@@ -496,12 +514,12 @@ tls_write(struct stream *s, const struct iovec *iov, int count, size_t *ret_len)
         if (piece.len == 0)
             break;
         size_t n = 0;
-        ERR_clear_error();
-        int ret = SSL_write_ex(t->ssl, piece.ptr, piece.len, &n);
+        clear_errors();
+        int ret = SSL_write_ex(tls_ssl(t), piece.ptr, piece.len, &n);
         t->write_wants_read = false;
         t->blocked_len = 0;
-        if (ret != 1 && SSL_get_error(t->ssl, ret) == SSL_ERROR_SYSCALL) {
-            ERR_clear_error();
+        if (ret != 1 && SSL_get_error(tls_ssl(t), ret) == SSL_ERROR_SYSCALL) {
+            clear_errors();
             io = stream_break_writing(s);
             break;
         }
@@ -526,8 +544,8 @@ tls_free(struct tls_side *t)
     if (!t)
         return;
     /* A connection that ends without goodbyes would take its session with it: nobody could resume it. */
-    SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-    SSL_free(t->ssl);
+    SSL_set_shutdown(tls_ssl(t), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    doze_done(&t->doze);
     drop_first(t);
     free(t);
 }
@@ -776,7 +794,7 @@ stream_connect_error(struct stream *s)
 SSL *
 stream_tls(struct stream *s)
 {
-    return s->tls ? s->tls->ssl : NULL;
+    return s->tls ? tls_ssl(s->tls) : NULL;
 }
 
 int

@@ -8,6 +8,7 @@
 #include "sallyport/base/diag.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/net/channel.h"
+#include "sallyport/net/doze.h"
 #include "sallyport/net/loop.h"
 #include "sallyport/net/splice.h"
 #include "sallyport/process/bundle.h"
@@ -208,6 +209,7 @@ worker_main(int argc, char **argv)
 {
     static struct worker w;
     struct err err = {0};
+    doze_setup(); /* before OpenSSL is used */
     if (role_begin(ROLE_WORKER, argc, argv, &w.start, &err) < 0) {
         fprintf(stderr, "sallyport: %s\n", err.text);
         return err_exit_status(&err);

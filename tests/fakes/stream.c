@@ -6,6 +6,7 @@
 
 #include "fakes/world.h"
 #include "sallyport/base/mem.h"
+#include "sallyport/net/doze.h"
 #include "sallyport/net/listen.h"
 #include "sallyport/net/stream.h"
 
@@ -313,6 +314,11 @@ void
 stream_tune_listener(int fd)
 {
     (void)fd;
+}
+
+void
+doze_setup(void)
+{
 }
 
 static struct queue *

@@ -5,6 +5,7 @@
 #include <openssl/err.h>
 
 #include "sallyport/base/mem.h"
+#include "sallyport/net/doze.h"
 #include "sallyport/tls/context.h"
 #include "unit/certs.h"
 #include "unit/loopback.h"
@@ -115,6 +116,7 @@ static void
 begin(void)
 {
     int fds[2];
+    doze_setup();
     loop = loop_new();
     a = b = (struct end){0};
     a.got = mem_alloc(ALL);
@@ -484,6 +486,28 @@ TEST(ephemeral_keys_end_with_the_handshake)
     stream_want(b.stream, true, false);
     run_loop(2000);
     CHECK(b.got_len == 13);
+    end_tls();
+}
+
+TEST(a_connection_that_slept_goes_on)
+{
+    begin_tls();
+    secure();
+    stream_want(a.stream, true, false);
+    stream_want(b.stream, true, false);
+    for (size_t i = 1; i <= 2; i++) {
+        run_loop_for((int64_t)i * 2 * DOZE_SWEEP_MS + 200);
+        a.stop_at = b.stop_at = i * 13;
+        put(&a, "to the server");
+        run_loop(2000);
+        put(&b, "to the client");
+        run_loop(2000);
+        CHECK(a.got_len == i * 13 && b.got_len == i * 13);
+    }
+    run_loop_for(4 * DOZE_SWEEP_MS + 200);
+    stream_shutdown_write(a.stream);
+    run_loop(2000);
+    CHECK(b.eof && !b.error);
     end_tls();
 }
 
