@@ -181,7 +181,7 @@ reads_free(struct reads *r)
 void
 read_request_init(struct read_request *q, const struct question *question)
 {
-    static _Thread_local char text[PATH_SEEN_MAX];
+    static char text[PATH_SEEN_MAX]; /* one thread a process */
     size_t len;
     *q = (struct read_request){.question = question};
     if (!question->path.ptr || question->path.len >= sizeof text)

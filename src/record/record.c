@@ -370,7 +370,7 @@ write_draft(char *scratch, enum record_format format, const struct record *r, si
 bool
 record_draft(struct buf *out, enum record_format format, const struct record *r)
 {
-    static _Thread_local char scratch[DRAFT_MAX];
+    static char scratch[DRAFT_MAX]; /* one thread a process; what is thread-local is written at every start */
     if (r->event == RECORD_NONE || !is_printable(r->extra))
         return false;
     size_t len = write_draft(scratch, format, r, RECORD_FIELD_MAX);
