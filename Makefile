@@ -24,6 +24,7 @@ LLHTTP_INC := $(firstword $(wildcard /usr/share/include/llhttp /usr/local/includ
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wswitch-enum -Wvla -Wstrict-prototypes -Wmissing-prototypes \
            -Wpointer-arith -Wwrite-strings -Wformat=2
 WERROR  ?= $(if $(CI),-Werror,)
+SECTION := -ffunction-sections -fdata-sections
 HARDEN  := -fPIE -fstack-protector-strong -fstack-clash-protection -fno-strict-overflow -fno-delete-null-pointer-checks
 ifneq ($(filter x86_64,$(shell uname -m)),)
 HARDEN  += -fcf-protection=full
@@ -37,13 +38,22 @@ HARDEN  += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
 endif
 CPPFLAGS += -Iinclude -I$(LLHTTP_INC) -D_GNU_SOURCE -DSALLYPORT_VERSION='"$(VERSION)"' -DSALLYPORT_PREFIX='"$(PREFIX)"'
 CFLAGS  ?=
-ALL_CFLAGS = -std=gnu11 $(OPT) $(WARN) $(WERROR) $(HARDEN) $(CPPFLAGS) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
-ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
+ALL_CFLAGS = -std=gnu11 $(OPT) $(WARN) $(WERROR) $(HARDEN) $(SECTION) $(CPPFLAGS) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
+ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed -Wl,--gc-sections $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 LIBS    = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
+HELPERS := tool worker recorder keeper run
 LAYERS  := base http auth policy tls record net proxy process
 LIB_SRC := $(sort $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c)))
 CMD_SRC := $(sort $(wildcard src/cmd/*.c))
+# `sallyport` itself is the supervisor, in memory for as long as it serves: it links what it needs and not OpenSSL, and becomes
+# sallyport-tool for every other command. What of the library it does not call is left out, so that this holds.
+SELF    := main serve options helper devkey
+SELF_OBJ = $(SELF:%=$(OUT)/cmd/%.o)
+TOOL_OBJ = $(filter-out $(patsubst %,$(OUT)/cmd/%.o,main serve devkey),$(CMD_OBJ))
+# (A sanitizer's tables name what is not called as well.)
+SELF_LIBS = $(if $(SANITIZE),$(LIBS),-levent_core -ljansson -lidn2)
+RECORDER_LIBS = $(if $(SANITIZE),$(LIBS),-levent_core -ljansson -lidn2 -lseccomp -lcrypto)
 LIB_OBJ := $(LIB_SRC:src/%.c=$(OUT)/%.o) $(OUT)/llhttp/api.o $(OUT)/llhttp/http.o $(OUT)/llhttp/llhttp.o
 CMD_OBJ := $(CMD_SRC:src/%.c=$(OUT)/%.o)
 # The launcher links base, libseccomp and jansson: no HTTP, TLS, JWT or event code. (The fence loads libnftables
@@ -78,23 +88,30 @@ $(OUT)/tests/%.o: tests/%.c
 $(OUT)/libsallyport.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
-$(OUT)/sallyport: $(CMD_OBJ) $(OUT)/libsallyport.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $(CMD_OBJ) $(OUT)/libsallyport.a $(LIBS)
-build/sallyport: $(OUT)/sallyport | build/sallyport-keeper
+$(OUT)/sallyport: $(SELF_OBJ) $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $(SELF_OBJ) $(OUT)/libsallyport.a $(SELF_LIBS)
+# `sallyport version` asks all libraries, so all are linked.
+$(OUT)/sallyport-tool: $(TOOL_OBJ) $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $(TOOL_OBJ) $(OUT)/libsallyport.a -Wl,--no-as-needed $(LIBS)
+$(OUT)/sallyport-worker: $(OUT)/worker/main.o $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(OUT)/libsallyport.a $(LIBS)
+$(OUT)/sallyport-recorder: $(OUT)/recorder/main.o $(OUT)/libsallyport.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $< $(OUT)/libsallyport.a $(RECORDER_LIBS)
+# The others are found beside it, whichever variant that is.
+BESIDE  := tool worker recorder keeper
+$(OUT)/sallyport: | $(BESIDE:%=$(OUT)/sallyport-%)
+build/sallyport: | $(BESIDE:%=build/sallyport-%)
+build/sallyport%: $(OUT)/sallyport%
+	cp -f $< $@.tmp && mv -f $@.tmp $@
+build/sallyport: $(OUT)/sallyport
 	cp -f $< $@.tmp && mv -f $@.tmp $@
 $(OUT)/sallyport-run: $(RUN_OBJ)
 	$(CC) $(ALL_LDFLAGS) -o $@ $(RUN_OBJ) $(RUN_LIBS)
-build/sallyport-run: $(OUT)/sallyport-run
-	cp -f $< $@.tmp && mv -f $@.tmp $@
 # The launcher's modules are tested by linking them all but its main.
 $(OUT)/tests/unit/sandbox_%: $(OUT)/tests/unit/sandbox_%.o $(filter-out $(OUT)/sandbox/main.o,$(RUN_OBJ)) $(OUT)/libsallyport.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
-# The keeper is found beside the gate, whichever variant that is.
-$(OUT)/sallyport: | $(OUT)/sallyport-keeper
 $(OUT)/sallyport-keeper: $(OUT)/keeper/main.o $(OUT)/libsallyport.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $< $(OUT)/libsallyport.a $(LIBS)
-build/sallyport-keeper: $(OUT)/sallyport-keeper
-	cp -f $< $@.tmp && mv -f $@.tmp $@
 $(OUT)/tests/unit/%: $(OUT)/tests/unit/%.o $(OUT)/libsallyport.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $< $(OUT)/libsallyport.a $(LIBS)
 $(OUT)/tests/scenario: $(FAKE_OBJ) $(NONET_OBJ)
@@ -109,7 +126,7 @@ help: ## list the targets
 check-layers: ## hold the includes to src/LAYERS
 	tests/check-layers
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(RUN_OBJ:.o=.d) $(OUT)/keeper/main.d $(FAKE_OBJ:.o=.d) $(wildcard $(OUT)/tests/unit/*.d)
+-include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(RUN_OBJ:.o=.d) $(OUT)/keeper/main.d $(OUT)/recorder/main.d $(OUT)/worker/main.d $(FAKE_OBJ:.o=.d) $(wildcard $(OUT)/tests/unit/*.d)
 
 # ---- set-up, tests and checks. Each target installs what it needs first (tools/deps: nothing to do costs milliseconds).
 TEST_SANITIZE ?= address,undefined
@@ -157,7 +174,7 @@ check: ## layers, generated docs, hosts, hardening, instruction budgets, memory 
 	@$(SUBMAKE) -j$(JOBS) build/sallyport build/sallyport-run build/release/tests/scenario
 	@$(SUBMAKE) -j$(JOBS) $(INSTRUMENTED)/sallyport VARIANT=instrumented CFLAGS="$(CFLAGS) -DSALLYPORT_INSTRUMENTED"
 	@tests/run -j $(JOBS) tests/check-layers tests/check-tree "tests/check-binary build/sallyport" \
-	    "tests/check-binary build/sallyport-run" "tests/check-binary build/sallyport-keeper" \
+	    $(HELPERS:%="tests/check-binary build/sallyport-%") \
 	    "tests/budget build/release/tests/scenario $(INSTRUMENTED)/sallyport" "tests/memory build/sallyport" tests/check-warnings
 
 lint: ## clang-tidy and cppcheck
@@ -175,8 +192,7 @@ install: build/sallyport build/sallyport-run ## PREFIX=/usr/local DESTDIR=
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/sallyport $(DESTDIR)$(PREFIX)/share/sallyport/policies
 	install -m 0755 build/sallyport $(DESTDIR)$(PREFIX)/bin/sallyport
 	install -d $(DESTDIR)$(PREFIX)/libexec/sallyport
-	install -m 0755 build/sallyport-keeper $(DESTDIR)$(PREFIX)/libexec/sallyport/sallyport-keeper
-	install -m 0755 build/sallyport-run $(DESTDIR)$(PREFIX)/libexec/sallyport/sallyport-run
+	install -m 0755 $(HELPERS:%=build/sallyport-%) $(DESTDIR)$(PREFIX)/libexec/sallyport/
 	install -m 0644 $(wildcard policies/*.json) $(DESTDIR)$(PREFIX)/share/sallyport/policies/
 
 # For clang's fuzzer: the library with coverage, then a target of tests/fuzz. Called by tests/fuzz-run.

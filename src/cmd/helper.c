@@ -28,6 +28,7 @@ helper_path(const char *name, struct err *err)
     char *tries[] = {
         folder ? mem_printf("%s/%s", folder, name) : NULL,
         folder ? mem_printf("%s/../libexec/sallyport/%s", folder, name) : NULL,
+        folder ? mem_printf("%s/../../bin/%s", folder, name) : NULL,
         mem_printf("%s/libexec/sallyport/%s", SALLYPORT_PREFIX, name),
     };
     char *found = NULL;

@@ -186,6 +186,7 @@ data_file(const char *name)
         mem_printf("policies/%s", name),
         folder ? mem_printf("%s/../policies/%s", folder, name) : NULL,
         folder ? mem_printf("%s/../share/sallyport/policies/%s", folder, name) : NULL,
+        folder ? mem_printf("%s/../../share/sallyport/policies/%s", folder, name) : NULL, /* from libexec/sallyport */
         mem_printf("%s/share/sallyport/policies/%s", SALLYPORT_PREFIX, name),
     };
     char *found = NULL;

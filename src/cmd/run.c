@@ -66,16 +66,6 @@ find_command(const struct option_row *rows, int argc, char **argv)
 
 /* ---- the helper ---- */
 
-static char *
-own_folder(char *path, size_t size)
-{
-    ssize_t len = readlink("/proc/self/exe", path, size - 1);
-    if (len <= 0)
-        return NULL;
-    path[len] = '\0';
-    return path;
-}
-
 struct words { char *items[ARGS_MAX + 1]; size_t count; };
 
 static void
@@ -302,12 +292,12 @@ static int
 run(struct run *r, int argc, char **argv)
 {
     struct err err = {0};
-    char own[PATH_MAX];
-    if (!own_folder(own, sizeof own))
-        return fail_making((err_errno(&err, "/proc/self/exe"), &err));
+    cleanup_free char *gate = helper_path("sallyport", &err);
+    if (!gate)
+        return fail_making(&err);
     if (r->o.work_item && run_read_work_item(r, &err) < 0)
         return fail_making(&err);
-    int status = run_begin(r, &err) < 0 ? -1 : run_helper(r, own, argc, argv, &err);
+    int status = run_begin(r, &err) < 0 ? -1 : run_helper(r, gate, argc, argv, &err);
     if (status < 0)
         status = fail_making(&err);
     else if (!r->o.quiet)

@@ -4,17 +4,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "sallyport/auth/mint.h"
 #include "sallyport/base/clock.h"
 #include "sallyport/base/file.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/cmd/cmd.h"
+#include "sallyport/cmd/devkey.h"
 #include "sallyport/process/config.h"
 #include "sallyport/process/supervisor.h"
 
 #define DEV_LISTEN "127.0.0.1:3128"
-#define DEV_KID "dev"
-#define DEV_TTL_S 86400
 #define DENY_ALL "{\"version\": 1, \"networking\": {\"type\": \"limited\", \"allowed_hosts\": []}}\n"
 #define USAGE "sallyport serve [--config FILE] [OPTIONS]"
 
@@ -117,29 +115,6 @@ set_all(struct serve *s, struct err *err)
 
 /* ---- --dev ---- */
 
-static int
-make_dev_key(struct serve *s, struct err *err)
-{
-    char *pem = NULL, *jwk = NULL;
-    if (mint_key(JWA_ES256, DEV_KID, &pem, &jwk, err) < 0)
-        return -1;
-    int64_t now = clock_wall_us() / 1000000;
-    const char *audience = s->flags.audience ? s->flags.audience : "sallyport";
-    json_t *claims = json_pack("{s:s, s:s, s:I, s:I}", "sub", "sandbox", "aud", audience, "iat", (json_int_t)now, "exp", (json_int_t)now + DEV_TTL_S);
-    if (s->flags.issuer)
-        json_object_set_new(claims, "iss", json_string(s->flags.issuer));
-    char *text = json_dumps(claims, JSON_COMPACT);
-    json_decref(claims);
-    int rc = mint_jwks_add(NULL, jwk, &s->jwks, err);
-    if (rc == 0)
-        rc = mint_token(slice_str(pem), DEV_KID, text, &s->token, err);
-    mem_wipe(pem, strlen(pem));
-    free(pem);
-    free(jwk);
-    free(text);
-    return rc;
-}
-
 static void
 print_dev_lines(void *arg, const char *listening)
 {
@@ -162,7 +137,8 @@ run(struct serve *s, struct err *err)
     if (set_all(s, err) < 0)
         return -1;
     if (s->flags.dev) {
-        if (make_dev_key(s, err) < 0)
+        const char *audience = s->flags.audience ? s->flags.audience : "sallyport";
+        if (dev_key_make(audience, s->flags.issuer, &s->jwks, &s->token, err) < 0)
             return -1;
         o.keys_jwks = s->jwks;
         o.on_ready = print_dev_lines;

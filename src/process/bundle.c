@@ -292,6 +292,13 @@ add_system_roots(struct bundle *b, struct err *err)
     return add_file(b, "system-roots", path, FILE_NOT_WRITABLE_BY_OTHERS, FOR_WORKER, "upstream.ca_file", err);
 }
 
+static void
+add_leaf_key(struct bundle *b, const char *private_pem, const char *public_pem)
+{
+    bundle_add(b, "leaf-key", private_pem, strlen(private_pem), FOR_WORKER);
+    bundle_add(b, "leaf-public", public_pem, strlen(public_pem), FOR_KEEPER);
+}
+
 /* The CA's certificate goes to all who deal with leaves; its key is in no bundle. */
 static int
 add_inspection(struct bundle *b, const struct settings *s, const struct bundle_extra *extra, struct err *err)
@@ -302,9 +309,7 @@ add_inspection(struct bundle *b, const struct settings *s, const struct bundle_e
     if (add_file(b, "inspect-ca", ca, FILE_NOT_WRITABLE_BY_OTHERS, FOR_WORKER | FOR_KEEPER, "inspect.ca", err) < 0)
         return -1;
     if (extra->leaf_private)
-        bundle_add(b, "leaf-key", extra->leaf_private, strlen(extra->leaf_private), FOR_WORKER);
-    if (extra->leaf_public)
-        bundle_add(b, "leaf-public", extra->leaf_public, strlen(extra->leaf_public), FOR_KEEPER);
+        add_leaf_key(b, extra->leaf_private, extra->leaf_public);
     return s->upstream_ca_file ? 0 : add_system_roots(b, err);
 }
 
@@ -368,6 +373,22 @@ bundle_collect(const json_t *config, const char *base, const struct settings *se
     return 0;
 }
 
+bool
+bundle_same(const struct bundle *b, const struct bundle *before)
+{
+    for (size_t i = 0; i < b->count; i++)
+        if (!b->items[i].same)
+            return false;
+    return b->count == before->count;
+}
+
+void
+bundle_add_leaf_key(struct bundle *b, const char *private_pem, const char *public_pem)
+{
+    add_leaf_key(b, private_pem, public_pem);
+    qsort(b->items, b->count, sizeof *b->items, by_name);
+}
+
 /* What every policy is compiled with. */
 static bool
 same_context(const struct bundle *b)
@@ -381,30 +402,29 @@ same_context(const struct bundle *b)
     return true;
 }
 
-struct blob *
-bundle_blobs(const struct bundle *b, bool news, size_t *ret_count)
-{
-    struct blob *blobs = mem_array(b->count + 1, sizeof *blobs);
-    bool skip = news && same_context(b);
-    *ret_count = 0;
-    for (size_t i = 0; i < b->count; i++) {
-        const struct bundle_item *item = &b->items[i];
-        if (skip && item->same && slice_starts_with(slice_str(item->name), "policy/"))
-            continue;
-        blobs[(*ret_count)++] = (struct blob){slice_str(item->name), slice_of(item->bytes, item->len)};
-    }
-    return blobs;
-}
-
 /* ---- packing ---- */
 
+/* What is packed, and for whom. */
+struct packing {
+    enum audience audience;
+    bool skip_same; /* policies that are as they were */
+};
+
+static bool
+is_packed(const struct bundle_item *item, const struct packing *p)
+{
+    if (p->skip_same && item->same && slice_starts_with(slice_str(item->name), "policy/"))
+        return false;
+    return item->audience & p->audience;
+}
+
 static size_t
-packed_size(const struct bundle *b, enum audience audience, uint64_t *ret_count)
+packed_size(const struct bundle *b, const struct packing *p, uint64_t *ret_count)
 {
     size_t size = sizeof(struct pack_head);
     *ret_count = 0;
     for (size_t i = 0; i < b->count; i++)
-        if (b->items[i].audience & audience) {
+        if (is_packed(&b->items[i], p)) {
             size += sizeof(struct pack_entry) + strlen(b->items[i].name) + b->items[i].len;
             ++*ret_count;
         }
@@ -412,14 +432,14 @@ packed_size(const struct bundle *b, enum audience audience, uint64_t *ret_count)
 }
 
 static void
-pack(const struct bundle *b, enum audience audience, char *out, size_t size, uint64_t count)
+pack(const struct bundle *b, const struct packing *p, char *out, size_t size, uint64_t count)
 {
     struct pack_head head = {PACK_MAGIC, count, size};
     memcpy(out, &head, sizeof head);
     char *entry = out + sizeof head, *at = entry + count * sizeof(struct pack_entry);
     for (size_t i = 0; i < b->count; i++) {
         const struct bundle_item *item = &b->items[i];
-        if (!(item->audience & audience))
+        if (!is_packed(item, p))
             continue;
         struct pack_entry e = {.name_at = (uint64_t)(at - out), .name_len = strlen(item->name), .len = item->len};
         e.at = e.name_at + e.name_len;
@@ -432,10 +452,11 @@ pack(const struct bundle *b, enum audience audience, char *out, size_t size, uin
 }
 
 int
-bundle_seal(const struct bundle *b, enum audience audience, unsigned char ret_digest[SHA256_SIZE], struct err *err)
+bundle_seal(const struct bundle *b, enum audience audience, bool news, struct err *err)
 {
     uint64_t count;
-    size_t size = packed_size(b, audience, &count);
+    const struct packing p = {audience, news && same_context(b)};
+    size_t size = packed_size(b, &p, &count);
     int fd = memfd_create("sallyport-bundle", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return err_errno(err, "memfd_create");
@@ -447,8 +468,7 @@ bundle_seal(const struct bundle *b, enum audience audience, unsigned char ret_di
         close(fd);
         return -1;
     }
-    pack(b, audience, map, size, count);
-    sha256(slice_of(map, size), ret_digest);
+    pack(b, &p, map, size, count);
     munmap(map, size);
     if (fcntl(fd, F_ADD_SEALS, PACK_SEALS) < 0) {
         err_errno(err, "sealing the bundle");

@@ -95,10 +95,15 @@ give_admin(struct supervisor *s, struct spawn *sp)
 static void
 give_keeper(struct supervisor *s, struct spawn *sp)
 {
-    sp->program = s->keeper_program;
     spawn_fd(sp, "--ca-key", s->running.ca_key);
     for (size_t i = 0; i < s->worker_count; i++)
         spawn_fd(sp, "--leaves", s->keeper_channels[i].keeper);
+}
+
+static int
+program_of(const struct supervisor *s, enum role role)
+{
+    return role == ROLE_RECORDER ? s->recorder_program : role == ROLE_KEEPER ? s->keeper_program : s->worker_program;
 }
 
 static pid_t
@@ -106,7 +111,7 @@ spawn_child(struct supervisor *s, struct child *c, int control, struct err *err)
 {
     struct spawn sp;
     int extra = -1;
-    spawn_init(&sp, role_name(c->role));
+    spawn_init(&sp, program_of(s, c->role), role_name(c->role));
     spawn_fd(&sp, "--control", control);
     spawn_fd(&sp, "--shared", s->shared_fd);
     spawn_fd(&sp, "--bundle", s->running.fds[bundle_kind(c->role)]);
@@ -147,8 +152,7 @@ put_log_aside(struct supervisor *s)
 static void
 on_failed(struct child *c, struct slice payload)
 {
-    struct err err = {.kind = payload.ptr[0] == ERR_INVALID ? ERR_INVALID : ERR_RUN};
-    snprintf(err.text, sizeof err.text, "%.*s", (int)payload.len - 1, payload.ptr + 1);
+    struct err err = control_failure(payload);
     supervisor_fail(c->supervisor, &err);
     if (c->role == ROLE_RECORDER && c->supervisor->phase != PHASE_STARTING && !c->supervisor->failed && err.kind == ERR_INVALID)
         put_log_aside(c->supervisor);

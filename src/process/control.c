@@ -1,13 +1,14 @@
 /* Who may say what between the supervisor and its children: one table, and its driver. */
 #include "sallyport/process/control.h"
 
-#include "sallyport/base/err.h"
+#include <stdio.h>
 
 #define SUPERVISOR (1u << ROLE_SUPERVISOR)
 #define RECORDER (1u << ROLE_RECORDER)
 #define WORKER (1u << ROLE_WORKER)
 #define ADMIN (1u << ROLE_ADMIN)
 #define KEEPER (1u << ROLE_KEEPER)
+#define CHECKER (1u << ROLE_CHECKER)
 
 static const struct {
     enum control type;
@@ -16,7 +17,8 @@ static const struct {
     int fds_min, fds_max;
 } table[] = {
     {CONTROL_READY, RECORDER | WORKER | ADMIN | KEEPER, 0, 0, 0, 0},
-    {CONTROL_FAILED, RECORDER | WORKER | ADMIN | KEEPER, 1, ERR_TEXT_MAX, 0, 0},
+    {CONTROL_FAILED, RECORDER | WORKER | ADMIN | KEEPER | CHECKER, 1, ERR_TEXT_MAX, 0, 0},
+    {CONTROL_CHECKED, CHECKER, 0, 4096, 0, 0},
     {CONTROL_BUNDLE, SUPERVISOR, sizeof(struct control_bundle), sizeof(struct control_bundle), 1, 1},
     {CONTROL_DRAIN, SUPERVISOR, 0, 0, 0, 0},
     {CONTROL_IDLE, WORKER, 0, 0, 0, 0},
@@ -40,6 +42,14 @@ control_allowed(enum role from, const struct frame *frame)
     return false;
 }
 
+struct err
+control_failure(struct slice payload)
+{
+    struct err err = {.kind = payload.ptr[0] == ERR_INVALID ? ERR_INVALID : ERR_RUN};
+    snprintf(err.text, sizeof err.text, "%.*s", (int)payload.len - 1, payload.ptr + 1);
+    return err;
+}
+
 const char *
 role_name(enum role r)
 {
@@ -56,6 +66,8 @@ role_name(enum role r)
         return "admin";
     case ROLE_KEEPER:
         return "keeper";
+    case ROLE_CHECKER:
+        return "checker";
     }
     return "nobody";
 }

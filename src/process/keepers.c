@@ -1,5 +1,5 @@
-/* The supervisor's side of the keeper: finds its binary, opens the CA's key without reading it, makes the run's leaf key, and
- * starts, replaces or ends the process as inspection is switched. */
+/* The supervisor's side of the keeper: finds its binary, opens the CA's key without reading it, and starts, replaces or ends the
+ * process as inspection is switched. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -9,13 +9,11 @@
 #include <unistd.h>
 
 #include "sallyport/base/diag.h"
-#include "sallyport/base/file.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/process/core.h"
-#include "sallyport/tls/mint.h"
+#include "sallyport/process/spawn.h"
 
 #define PROGRAM "sallyport-keeper"
-#define WARN_BEFORE_S (INT64_C(14) * 86400) /* time to hand a new CA to all sandboxes */
 
 /* ---- the channels of workers ---- */
 
@@ -84,30 +82,6 @@ keeper_check(struct supervisor *s)
             give(s, i);
 }
 
-/* ---- the binary ---- */
-
-/* Beside this binary, or in the libexec folder beside its own. */
-static int
-find_program(struct err *err)
-{
-    static const char *const places[] = {PROGRAM, "../libexec/sallyport/" PROGRAM};
-    char self[4096];
-    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (len <= 0)
-        return err_errno(err, "/proc/self/exe");
-    self[len] = '\0';
-    char *slash = strrchr(self, '/');
-    if (slash)
-        *slash = '\0';
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        cleanup_free char *path = mem_printf("%s/%s", self, places[i]);
-        int fd = open(path, O_PATH | O_CLOEXEC);
-        if (fd >= 0)
-            return fd;
-    }
-    return err_run(err, "inspect.mode: " PROGRAM " is neither beside this binary nor in ../libexec/sallyport");
-}
-
 /* ---- the CA's key ---- */
 
 static int
@@ -134,36 +108,10 @@ open_key(struct loaded *l, struct err *err)
         close(fd);
         return -1;
     }
-    char id[256];
-    snprintf(id, sizeof id, "%llu %llu %lld %lld.%09ld", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino, (long long)st.st_size,
-             (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-    sha256(slice_str(id), l->ca_id);
+    snprintf(l->ca_key_id, sizeof l->ca_key_id, "%llu %llu %lld %lld.%09ld", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
+             (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     l->ca_key = fd;
     return 0;
-}
-
-/* Adds the certificate to what names the CA, and says early what would be wrong with it. */
-static int
-note_certificate(struct loaded *l, struct err *err)
-{
-    char *pem;
-    size_t len;
-    struct ca_facts facts;
-    cleanup_free char *path = mem_printf("%s/ca.pem", l->settings.ca_dir ? l->settings.ca_dir : ".");
-    if (file_read(path, CA_PEM_MAX, FILE_NOT_WRITABLE_BY_OTHERS, &pem, &len, err) < 0)
-        return err_wrap(err, "inspect.ca");
-    sha256_two(slice_of((const char *)l->ca_id, sizeof l->ca_id), slice_of(pem, len), l->ca_id);
-    int rc = ca_describe(slice_of(pem, len), &facts, err);
-    free(pem);
-    if (rc < 0)
-        return err_wrap(err, "inspect.ca: %s", path);
-    int64_t now_s = clock_wall_us() / 1000000;
-    if (now_s >= facts.not_after_s)
-        rc = err_invalid(err, "inspect.ca: %s: expired at %s", path, facts.not_after);
-    else if (facts.not_after_s - now_s < WARN_BEFORE_S)
-        diag(DIAG_WARNING, "inspect.ca: %s: expires at %s", path, facts.not_after);
-    ca_facts_done(&facts);
-    return rc;
 }
 
 int
@@ -171,11 +119,16 @@ keeper_open(struct supervisor *s, struct loaded *l, struct err *err)
 {
     if (l->settings.inspect == INSPECT_OFF)
         return 0;
-    if (s->keeper_program < 0 && (s->keeper_program = find_program(err)) < 0)
-        return -1;
-    if (!s->leaf_private && leaf_key_generate(&s->leaf_private, &s->leaf_public, err) < 0)
-        return -1;
-    return open_key(l, err) < 0 ? -1 : note_certificate(l, err);
+    if (s->keeper_program < 0 && (s->keeper_program = spawn_program(PROGRAM, err)) < 0)
+        return err_wrap(err, "inspect.mode");
+    return open_key(l, err);
+}
+
+bool
+keeper_same_ca(const struct loaded *a, const struct loaded *b)
+{
+    const char *one = bundle_text(&a->bundle, "inspect-ca"), *two = bundle_text(&b->bundle, "inspect-ca");
+    return strcmp(a->ca_key_id, b->ca_key_id) == 0 && strcmp(one ? one : "", two ? two : "") == 0;
 }
 
 void
@@ -198,14 +151,13 @@ keeper_follow(struct supervisor *s, const struct loaded *before)
 {
     struct child *c = child_of(s, ROLE_KEEPER);
     bool on = s->running.ca_key >= 0;
-    bool same_ca = memcmp(before->ca_id, s->running.ca_id, sizeof before->ca_id) == 0;
     struct err err = {0};
     if (!on) {
         child_stop(c);
         return;
     }
     c->wanted = true;
-    if (c->pid && !same_ca) {
+    if (c->pid && !keeper_same_ca(before, &s->running)) {
         c->replaced = true;
         kill(c->pid, SIGKILL);
     } else if (!c->pid && !timer_running(&c->restart) && child_start(c, &err) < 0) {

@@ -1,7 +1,6 @@
 /* Reading the configuration and all that it names, checking it, and handing it out. What is wrong changes nothing: the old
  * set stays with everybody, and it is said. */
 #include <ifaddrs.h>
-#include <malloc.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -160,29 +159,13 @@ own_addresses(const struct settings *settings)
 
 /* ---- the bundle ---- */
 
-/* Everything compiles here, in the supervisor, before anybody gets it. */
-static int
-check_bundle(const struct loaded *l, const struct bundle *b, const char *own_text, const char *listening, struct err *err)
-{
-    size_t count;
-    struct guard_options own;
-    struct blob *blobs = bundle_blobs(b, true, &count);
-    bundle_own_addresses(slice_str(own_text), slice_str(listening), &own);
-    struct snapshot *snapshot = snapshot_new(&l->settings, blobs, count, &own, true, l->generation, err);
-    free((void *)own.own);
-    free((void *)own.listeners);
-    snapshot_unref(snapshot);
-    free(blobs);
-    return snapshot ? 0 : -1;
-}
-
 static int
 seal_bundle(struct loaded *l, const struct bundle *b, struct err *err)
 {
     for (size_t i = 0; i < BUNDLE_KINDS; i++) {
         if (audiences[i] == FOR_KEEPER && l->settings.inspect == INSPECT_OFF)
             continue;
-        l->fds[i] = bundle_seal(b, audiences[i], l->digests[i], err);
+        l->fds[i] = bundle_seal(b, audiences[i], false, err);
         if (l->fds[i] < 0)
             return -1;
     }
@@ -204,9 +187,12 @@ load_bundle(struct supervisor *s, struct loaded *l, struct err *err)
     if (bundle_collect(l->config, l->base, &l->settings, &extra, b, err) < 0)
         return -1;
     l->policies = b->policies;
-    int rc = check_bundle(l, b, own, listening, err);
-    malloc_trim(0); /* compiling all policies once took more than will be needed again soon */
-    return rc < 0 ? -1 : seal_bundle(l, b, err);
+    bool had_leaf_key = s->leaf_private != NULL;
+    if (check_bundle(s, l, err) < 0)
+        return -1;
+    if (s->leaf_private && !had_leaf_key)
+        bundle_add_leaf_key(b, s->leaf_private, s->leaf_public);
+    return seal_bundle(l, b, err);
 }
 
 /* ---- watching ---- */
@@ -240,7 +226,7 @@ watch_files(struct supervisor *s)
 /* ---- reload ---- */
 
 /* Blobs have a NUL behind them. */
-static const char *
+const char *
 bundle_text(const struct bundle *b, const char *name)
 {
     for (size_t i = 0; i < b->count; i++)
@@ -249,10 +235,11 @@ bundle_text(const struct bundle *b, const char *name)
     return NULL;
 }
 
+/* b was collected beside a. */
 static bool
 differs(const struct loaded *a, const struct loaded *b)
 {
-    return memcmp(a->digests, b->digests, sizeof a->digests) != 0 || memcmp(a->ca_id, b->ca_id, sizeof a->ca_id) != 0;
+    return !bundle_same(&b->bundle, &a->bundle) || !keeper_same_ca(a, b);
 }
 
 static void

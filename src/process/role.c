@@ -70,7 +70,7 @@ read_option(struct role_start *r, const char *name, const char *value)
     const struct { const char *name; int *place; } numbers[] = {
         {"--slot", &r->slot}, {"--control", &r->control}, {"--shared", &r->shared}, {"--bundle", &r->bundle}, {"--uid", &r->uid},
         {"--gid", &r->gid},   {"--file", &r->file},       {"--file-before", &r->file_before}, {"--fold", &r->fold},
-        {"--torn", &r->torn}, {"--again", &r->again}, {"--owner", &r->owner}, {"--ca-key", &r->ca_key},
+        {"--torn", &r->torn}, {"--again", &r->again}, {"--leaf", &r->leaf}, {"--owner", &r->owner}, {"--ca-key", &r->ca_key},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         if (strcmp(numbers[i].name, name) == 0) {

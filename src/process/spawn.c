@@ -1,4 +1,4 @@
-/* fork and exec of this binary in a role. Between fork and exec only calls that are safe there; the child gets the
+/* fork and exec of a binary in a role. Between fork and exec only calls that are safe there; the child gets the
  * descriptors of the list, standard error and nothing else, and an environment of what a role may look at. */
 #include "sallyport/process/spawn.h"
 
@@ -20,10 +20,31 @@ static const char *const kept[] = {"PATH=", "TZ=", "LANG=", "LC_ALL=", "SALLYPOR
                                    "LSAN_OPTIONS=", "LD_LIBRARY_PATH=", "LLVM_PROFILE_FILE=", "GCOV_PREFIX="};
 #define KEPT_COUNT (sizeof kept / sizeof kept[0])
 
-void
-spawn_init(struct spawn *s, const char *role)
+int
+spawn_program(const char *name, struct err *err)
 {
-    *s = (struct spawn){.program = -1};
+    static const char *const places[] = {"", "../libexec/sallyport/"};
+    char self[4096];
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (len <= 0)
+        return err_errno(err, "/proc/self/exe");
+    self[len] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash)
+        *slash = '\0';
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        cleanup_free char *path = mem_printf("%s/%s%s", self, places[i], name);
+        int fd = open(path, O_PATH | O_CLOEXEC);
+        if (fd >= 0)
+            return fd;
+    }
+    return err_run(err, "%s is neither beside this binary nor in ../libexec/sallyport", name);
+}
+
+void
+spawn_init(struct spawn *s, int program, const char *role)
+{
+    *s = (struct spawn){.program = program};
     spawn_text(s, "sallyport", role);
 }
 
@@ -77,7 +98,7 @@ static int
 arrange_fds(struct spawn *s)
 {
     int high[SPAWN_FDS_MAX], last = 3 + s->fd_count;
-    if (s->program >= 0 && (s->program = fcntl(s->program, F_DUPFD, last + 1)) < 0)
+    if ((s->program = fcntl(s->program, F_DUPFD, last + 1)) < 0)
         return -1;
     for (int i = 0; i < s->fd_count; i++)
         if ((high[i] = fcntl(s->fds[i], F_DUPFD, last + 1)) < 0)
@@ -86,7 +107,7 @@ arrange_fds(struct spawn *s)
         if (dup2(high[i], 3 + i) < 0)
             return -1;
     /* The program is the last one, and closes itself when it has become the child. */
-    if (s->program >= 0 && (s->program = dup3(s->program, last++, O_CLOEXEC)) < 0)
+    if ((s->program = dup3(s->program, last++, O_CLOEXEC)) < 0)
         return -1;
     return (int)syscall(SYS_close_range, (unsigned)last, ~0u, 0u);
 }
@@ -118,10 +139,7 @@ become(struct spawn *s)
     if (arrange_fds(s) < 0)
         _exit(127);
     child_environment(env);
-    if (s->program >= 0)
-        execveat(s->program, "", s->args, env, AT_EMPTY_PATH);
-    else /* by descriptor, as the keeper: under an instrument the path is the instrument's */
-        execveat(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "", s->args, env, AT_EMPTY_PATH);
+    execveat(s->program, "", s->args, env, AT_EMPTY_PATH);
     _exit(127);
 }
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include "sallyport/base/file.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/process/core.h"
+#include "sallyport/process/spawn.h"
 #include "sallyport/process/usage.h"
 
 #define HOUSEKEEPING_MS 5000
@@ -138,6 +140,7 @@ supervisor_on_ready(struct supervisor *s)
         return;
     s->phase = PHASE_SERVING;
     tell_admin(s);
+    malloc_trim(0); /* reading the configuration took more than stays */
     service_notify("READY=1");
     cleanup_free char *listening = sockets_text(&s->sockets);
     diag(DIAG_NOTICE, "serving with %zu worker%s, %zu polic%s", s->worker_count, s->worker_count == 1 ? "" : "s", s->running.policies,
@@ -313,10 +316,18 @@ make_shared(struct supervisor *s, struct err *err)
 }
 
 static int
+find_programs(struct supervisor *s, struct err *err)
+{
+    s->worker_program = spawn_program("sallyport-worker", err);
+    s->recorder_program = s->worker_program < 0 ? -1 : spawn_program("sallyport-recorder", err);
+    return s->recorder_program < 0 ? -1 : 0;
+}
+
+static int
 set_up(struct supervisor *s, struct err *err)
 {
     raise_file_limit();
-    if (service_passed_fds(&s->passed, err) < 0 || load_settings(s, &s->running, err) < 0 || find_user(s, err) < 0 ||
+    if (find_programs(s, err) < 0 || service_passed_fds(&s->passed, err) < 0 || load_settings(s, &s->running, err) < 0 || find_user(s, err) < 0 ||
         read_passed_tokens(s, err) < 0)
         return -1;
     s->worker_count = count_workers(&s->running.settings);
@@ -381,7 +392,7 @@ supervisor_run(const struct serve_options *options, struct err *err)
 {
     static struct supervisor s;
     s = (struct supervisor){.options = options, .failure = err, .running = {LOADED_NOTHING}, .record.fd = -1, .shared_fd = -1, .fold_fd = -1,
-                            .keeper_program = -1, .keeper_channels = {[0 ... SHARED_WORKERS_MAX - 1] = {-1, -1, false}},
+                            .worker_program = -1, .recorder_program = -1, .keeper_program = -1, .keeper_channels = {[0 ... SHARED_WORKERS_MAX - 1] = {-1, -1, false}},
                             .admin_socket = -1, .admin_tcp = -1, .uid = -1, .gid = -1};
     diag_set_role("supervisor");
     s.loop = loop_new();

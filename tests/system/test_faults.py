@@ -305,6 +305,26 @@ def a_broken_configuration_keeps_the_old_one():
 
 
 @case
+def a_checker_that_is_killed_changes_nothing():
+    with gate() as g:
+        ended, end = "the checker ended before it answered", time.monotonic() + 20
+        while ended not in g.stderr() and time.monotonic() < end:  # it lives for milliseconds
+            g.reload()
+            until, found = time.monotonic() + 0.5, []
+            while not found and time.monotonic() < until:
+                found = g.children("checker")
+            for pid in found:
+                g.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        expect(ended in g.stderr(), "no checker was met")
+        equal(g.get("http://allowed.example/").status, 200, "the old configuration")
+        g.write_policy("default", gates.limited("other.example"))
+        g.reload()
+        eventually(lambda: g.get("http://other.example/").status == 200, "the next one is taken")
+        eventually(lambda: not g.children("checker"), "none is left")
+
+
+@case
 def a_changed_policy_cuts_tunnels_without_a_signal():
     with gate() as g:
         g.write_policy("other", POLICY)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import struct
@@ -546,6 +547,15 @@ def a_worker_can_do_little():
             names.add(os.readlink(f"/proc/{worker}/fd/{fd}"))
         for secret in ("key.pem", "decisions.jsonl", "policies", "jwks.json"):
             expect(not any(secret in n for n in names), f"a worker has {secret} open: {names}")
+
+
+@case
+def a_binary_without_its_companions_says_so():
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        alone = shutil.copy(gates.binary(), folder)
+        p = subprocess.run([alone, "serve", "--config", os.path.join(folder, "none.json")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        equal(p.returncode, 3, "exit status")
+        expect("sallyport-worker is neither beside this binary nor in ../libexec/sallyport" in p.stdout, p.stdout)
 
 
 @case

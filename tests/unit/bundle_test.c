@@ -30,6 +30,14 @@ put(const char *name, const char *text, mode_t mode)
 }
 
 static void
+remove_file(const char *name)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    CHECK(unlink(path) == 0);
+}
+
+static void
 remove_folder(void)
 {
     char command[128];
@@ -81,7 +89,6 @@ TEST(files_travel_and_come_back)
     struct made m;
     struct err err = {0};
     struct bundle_view *v;
-    unsigned char digest[SHA256_SIZE];
     basic_files();
     put("policies/registries.json", "REG", 0644);
     put("policies/safety-blocklist.json", "BLOCK", 0644);
@@ -91,7 +98,7 @@ TEST(files_travel_and_come_back)
     put("revoked.json", "[]", 0644);
     CHECK_THAT(make(&m, CONFIG, NULL, &err) == 0, "%s", err.text);
     CHECK(m.bundle.policies == 2);
-    int fd = bundle_seal(&m.bundle, FOR_WORKER, digest, &err);
+    int fd = bundle_seal(&m.bundle, FOR_WORKER, false, &err);
     CHECK(fd >= 0);
     CHECK((fcntl(fd, F_GET_SEALS) & PACK_SEALS) == PACK_SEALS);
     CHECK(write(fd, "x", 1) < 0);
@@ -112,23 +119,91 @@ TEST(files_travel_and_come_back)
     remove_folder();
 }
 
+static bool
+travels(const struct bundle *b, enum audience who, const char *name, const char *text)
+{
+    struct err err = {0};
+    struct bundle_view *v;
+    int fd = bundle_seal(b, who, false, &err);
+    if (fd < 0 || bundle_open(fd, &v, &err) < 0)
+        return false;
+    struct slice got = bundle_view_blob(v, name);
+    bool there = got.ptr && slice_is(got, text);
+    bundle_close(v);
+    return there;
+}
+
+static bool
+packs_the_same(const struct bundle *a, const struct bundle *b)
+{
+    static char one[65536], two[sizeof one];
+    struct err err = {0};
+    int fd_a = bundle_seal(a, FOR_WORKER, false, &err), fd_b = bundle_seal(b, FOR_WORKER, false, &err);
+    ssize_t len_a = pread(fd_a, one, sizeof one, 0), len_b = pread(fd_b, two, sizeof two, 0);
+    CHECK(len_a > 0 && len_b > 0 && len_a < (ssize_t)sizeof one);
+    close(fd_a);
+    close(fd_b);
+    return len_a == len_b && memcmp(one, two, (size_t)len_a) == 0;
+}
+
 TEST(the_same_files_make_the_same_bytes)
 {
     struct made a, b;
     struct err err = {0};
-    unsigned char one[SHA256_SIZE], two[SHA256_SIZE], three[SHA256_SIZE];
     basic_files();
     CHECK(make(&a, CONFIG, NULL, &err) == 0 && make(&b, CONFIG, NULL, &err) == 0);
-    close(bundle_seal(&a.bundle, FOR_WORKER, one, &err));
-    close(bundle_seal(&b.bundle, FOR_WORKER, two, &err));
-    CHECK(memcmp(one, two, sizeof one) == 0);
+    CHECK(packs_the_same(&a.bundle, &b.bundle));
     unmake(&b);
     put("policies/one.json", "OTHER", 0644);
     CHECK(make(&b, CONFIG, NULL, &err) == 0);
-    close(bundle_seal(&b.bundle, FOR_WORKER, three, &err));
-    CHECK(memcmp(one, three, sizeof one) != 0);
+    CHECK(!packs_the_same(&a.bundle, &b.bundle));
     unmake(&a);
     unmake(&b);
+    remove_folder();
+}
+
+TEST(what_has_changed_since_the_bundle_before_is_told)
+{
+    struct made a, b;
+    struct err err = {0};
+    basic_files();
+    CHECK(make(&a, CONFIG, NULL, &err) == 0);
+    struct bundle_extra extra = {.before = &a.bundle};
+    CHECK(make(&b, CONFIG, &extra, &err) == 0);
+    CHECK(bundle_same(&b.bundle, &a.bundle));
+    bundle_add_leaf_key(&b.bundle, "PRIVATE", "PUBLIC");
+    CHECK(!bundle_same(&b.bundle, &a.bundle));
+    unmake(&b);
+    put("policies/one.json", "OTHER", 0644);
+    CHECK(make(&b, CONFIG, &extra, &err) == 0);
+    CHECK(!bundle_same(&b.bundle, &a.bundle));
+    unmake(&b);
+    put("policies/three.json", "ONE", 0644);
+    put("policies/one.json", "ONE", 0644);
+    CHECK(make(&b, CONFIG, &extra, &err) == 0);
+    CHECK(!bundle_same(&b.bundle, &a.bundle));
+    unmake(&b);
+    remove_file("policies/three.json");
+    remove_file("policies/one.json");
+    CHECK(make(&b, CONFIG, &extra, &err) == 0);
+    CHECK(!bundle_same(&b.bundle, &a.bundle));
+    unmake(&b);
+    unmake(&a);
+    remove_folder();
+}
+
+TEST(a_leaf_key_goes_to_workers_and_its_public_half_to_the_keeper)
+{
+    struct made m;
+    struct err err = {0};
+    basic_files();
+    CHECK(make(&m, CONFIG, NULL, &err) == 0);
+    bundle_add_leaf_key(&m.bundle, "PRIVATE", "PUBLIC");
+    for (size_t i = 1; i < m.bundle.count; i++)
+        CHECK(strcmp(m.bundle.items[i - 1].name, m.bundle.items[i].name) < 0);
+    CHECK(travels(&m.bundle, FOR_WORKER, "leaf-key", "PRIVATE") && !travels(&m.bundle, FOR_KEEPER, "leaf-key", "PRIVATE"));
+    CHECK(travels(&m.bundle, FOR_KEEPER, "leaf-public", "PUBLIC") && !travels(&m.bundle, FOR_WORKER, "leaf-public", "PUBLIC"));
+    unmake(&m);
     remove_folder();
 }
 
@@ -159,21 +234,6 @@ TEST(what_is_missing_or_too_open_is_refused)
     CHECK(make(&m, listener, NULL, &err) < 0 && strstr(err.text, "empty"));
     unmake(&m);
     remove_folder();
-}
-
-static bool
-travels(const struct bundle *b, enum audience who, const char *name, const char *text)
-{
-    struct err err = {0};
-    struct bundle_view *v;
-    unsigned char digest[SHA256_SIZE];
-    int fd = bundle_seal(b, who, digest, &err);
-    if (fd < 0 || bundle_open(fd, &v, &err) < 0)
-        return false;
-    struct slice got = bundle_view_blob(v, name);
-    bool there = got.ptr && slice_is(got, text);
-    bundle_close(v);
-    return there;
 }
 
 TEST(secrets_go_only_where_they_are_used)
@@ -240,11 +300,10 @@ TEST(only_what_is_sealed_and_sound_is_opened)
     struct bundle b = {0};
     struct err err = {0};
     struct bundle_view *v;
-    unsigned char digest[SHA256_SIZE];
     char image[4096];
     bundle_add(&b, "config", "{}", 2, FOR_ALL);
     bundle_add(&b, "x", "yz", 2, FOR_ALL);
-    int fd = bundle_seal(&b, FOR_WORKER, digest, &err);
+    int fd = bundle_seal(&b, FOR_WORKER, false, &err);
     ssize_t size = pread(fd, image, sizeof image, 0);
     CHECK(size > 0);
     CHECK(bundle_open(fd, &v, &err) == 0);
@@ -295,11 +354,26 @@ item_of(const struct made *m, const char *name)
     return NULL;
 }
 
+static size_t
+packed(const struct bundle *b, bool news, size_t *ret_policies)
+{
+    struct err err = {0};
+    struct bundle_view *v;
+    int fd = bundle_seal(b, FOR_WORKER, news, &err);
+    CHECK_THAT(fd >= 0 && bundle_open(fd, &v, &err) == 0, "%s", err.text);
+    size_t count = v->blob_count;
+    *ret_policies = 0;
+    for (size_t i = 0; i < count; i++)
+        *ret_policies += slice_starts_with(v->blobs[i].name, "policy/");
+    bundle_close(v);
+    return count;
+}
+
 TEST(what_is_the_same_is_known_and_what_is_new_is_seen)
 {
     struct made a, b;
     struct err err = {0};
-    size_t count;
+    size_t policies;
     basic_files();
     set_back("policies/one.json");
     CHECK(make(&a, CONFIG, NULL, &err) == 0);
@@ -311,21 +385,12 @@ TEST(what_is_the_same_is_known_and_what_is_new_is_seen)
     CHECK(item_of(&b, "policy/t.w-o_2")->same && item_of(&b, "keys")->same && item_of(&b, "config")->same);
     CHECK(!item_of(&b, "policy/three")->same);
     /* Only what is new is compiled again. */
-    struct blob *blobs = bundle_blobs(&b.bundle, true, &count);
-    size_t policies = 0;
-    for (size_t i = 0; i < count; i++)
-        policies += slice_starts_with(blobs[i].name, "policy/");
-    CHECK(policies == 2 && count == b.bundle.count - 1);
-    free(blobs);
-    blobs = bundle_blobs(&b.bundle, false, &count);
-    CHECK(count == b.bundle.count);
-    free(blobs);
+    CHECK(packed(&b.bundle, true, &policies) == b.bundle.count - 1 && policies == 2);
+    CHECK(packed(&b.bundle, false, &policies) == b.bundle.count && policies == 3);
     unmake(&b);
     /* With another configuration everything is. */
     CHECK(make(&b, "{\"auth\":{\"keys\":\"k.json\"},\"policies\":\"policies\",\"default_ports\":[1]}", &extra, &err) == 0);
-    blobs = bundle_blobs(&b.bundle, true, &count);
-    CHECK(count == b.bundle.count);
-    free(blobs);
+    CHECK(packed(&b.bundle, true, &policies) == b.bundle.count && policies == 3);
     unmake(&b);
     unmake(&a);
     remove_folder();

@@ -43,7 +43,7 @@ void options_help(FILE *out, const char *usage, const struct option_row *rows);
 int cmd_fail(const struct err *err);
 int cmd_usage(const char *usage); /* 2 */
 /* The installed data file (registries.json, safety-blocklist.json): ./policies/NAME, beside the binary's ../policies or
- * ../share/sallyport/policies. Heap, or NULL when there is none. */
+ * ../share/sallyport/policies, from libexec too. Heap, or NULL when there is none. */
 char *data_file(const char *name);
 
 #endif

@@ -9,7 +9,6 @@
 #include <sys/types.h>
 #include <time.h>
 
-#include "sallyport/base/digest.h"
 #include "sallyport/base/err.h"
 #include "sallyport/proxy/settings.h"
 #include "sallyport/proxy/snapshot.h"
@@ -62,11 +61,13 @@ void bundle_done(struct bundle *b); /* wipes and frees */
 /* Reads all files that the settings name. config is the whole configuration, base what its paths stand on. */
 int bundle_collect(const json_t *config, const char *base, const struct settings *settings, const struct bundle_extra *extra,
                    struct bundle *ret, struct err *err);
-/* A sealed memfd of what the audience gets, and the SHA-256 of its bytes. -1 with err. */
-int bundle_seal(const struct bundle *b, enum audience audience, unsigned char ret_digest[SHA256_SIZE], struct err *err);
-/* The blobs as a snapshot wants them; borrowed, the array is the caller's (free). news: without the policies that are the
- * same as before, when all that they are compiled with is the same too. */
-struct blob *bundle_blobs(const struct bundle *b, bool news, size_t *ret_count);
+/* The run's leaf key, made after the rest was collected. */
+void bundle_add_leaf_key(struct bundle *b, const char *private_pem, const char *public_pem);
+/* Nothing has come, gone or changed since `before`, the bundle that b was collected beside. */
+bool bundle_same(const struct bundle *b, const struct bundle *before);
+/* A sealed memfd of what the audience gets. -1 with err. news: without the policies that are the same as before, when all that
+ * they are compiled with is the same too. */
+int bundle_seal(const struct bundle *b, enum audience audience, bool news, struct err *err);
 
 /* The other side. */
 struct bundle_view {

@@ -6,9 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sallyport/base/err.h"
 #include "sallyport/net/channel.h"
 
-enum role { ROLE_NONE = 0, ROLE_SUPERVISOR, ROLE_RECORDER, ROLE_WORKER, ROLE_ADMIN, ROLE_KEEPER };
+enum role { ROLE_NONE = 0, ROLE_SUPERVISOR, ROLE_RECORDER, ROLE_WORKER, ROLE_ADMIN, ROLE_KEEPER, ROLE_CHECKER };
 
 enum control {
     CONTROL_NONE = 0,
@@ -24,6 +25,7 @@ enum control {
     CONTROL_STATE,    /* supervisor -> admin: struct control_state */
     CONTROL_CHANNEL,  /* supervisor -> recorder, keeper: the channel of a worker that starts (one descriptor); struct control_channel */
     CONTROL_CHANNEL_TAKEN, /* recorder: it is taken up, and what the one before held is written; struct control_channel */
+    CONTROL_CHECKED,  /* checker: the configuration is sound; nothing, or the leaf key that was wanted: two PEM texts, each with its NUL */
     CONTROL_CHANNEL_ENDED, /* recorder: this one is over, so its worker is to end; struct control_channel */
 };
 
@@ -34,6 +36,7 @@ struct control_want_file { uint64_t why, first_seq; };
 struct control_channel { uint64_t slot, id /* channel_id */; };
 struct control_state { uint8_t ready, draining; };
 
+struct err control_failure(struct slice payload); /* of CONTROL_FAILED */
 const char *role_name(enum role r);
 /* May `from` send this frame? Type, length and number of descriptors. */
 bool control_allowed(enum role from, const struct frame *frame);

@@ -4,7 +4,6 @@
 
 #include <sys/types.h>
 
-#include "sallyport/base/digest.h"
 #include "sallyport/net/channel.h"
 #include "sallyport/net/loop.h"
 #include "sallyport/process/bundle.h"
@@ -43,8 +42,7 @@ struct loaded {
     uint64_t generation;
     int fds[BUNDLE_KINDS];   /* -1: nobody reads it */
     int ca_key;              /* the inspection CA's, open and unread; -1: no inspection */
-    unsigned char ca_id[SHA256_SIZE]; /* changes with the CA's files */
-    unsigned char digests[BUNDLE_KINDS][SHA256_SIZE];
+    char ca_key_id[128];     /* changes with the file of the key */
     size_t policies;
     struct bundle bundle;    /* what was read, to see what is new in the next one */
 };
@@ -84,7 +82,8 @@ struct supervisor {
     struct record_file record;
     struct record_channel record_channels[SHARED_WORKERS_MAX];
     struct keeper_channel keeper_channels[SHARED_WORKERS_MAX];
-    int keeper_program;      /* its binary; -1: not looked for yet */
+    int worker_program, recorder_program; /* binaries of the children: the first is the admin process's and the checker's too */
+    int keeper_program;      /* -1: not looked for yet */
     char *leaf_private, *leaf_public; /* the run's leaf key (PEM); NULL before inspection is first switched on */
     int shared_fd, fold_fd;
     struct shared *shared;
@@ -125,8 +124,12 @@ int load_bundle(struct supervisor *s, struct loaded *l, struct err *err);
 void loaded_free(struct loaded *l);
 void reload(struct supervisor *s, const char *why);
 void watch_files(struct supervisor *s);
+const char *bundle_text(const struct bundle *b, const char *name); /* an item's bytes, with a NUL behind them; NULL: there is none */
 char *own_addresses(const struct settings *settings);
 size_t bundle_kind(enum role role);
+
+/* check.c: has a child compile all that l names, and make the run's leaf key when inspection wants one and there is none yet */
+int check_bundle(struct supervisor *s, const struct loaded *l, struct err *err);
 
 /* doors.c: the admin process's sockets, and its start when somebody knocks there */
 int doors_open(struct supervisor *s, struct err *err);
@@ -143,6 +146,7 @@ void keeper_channel_cut(struct supervisor *s, unsigned slot);             /* and
 void keeper_started(struct supervisor *s);                                /* with all ends */
 void keeper_check(struct supervisor *s);                                  /* now and then: what could not be handed in before */
 int keeper_open(struct supervisor *s, struct loaded *l, struct err *err); /* what a keeper and its workers need; nothing when inspection is off */
+bool keeper_same_ca(const struct loaded *a, const struct loaded *b);
 void keeper_follow(struct supervisor *s, const struct loaded *before);    /* starts, replaces or ends it */
 void keeper_watch(struct supervisor *s);
 void keeper_close(struct supervisor *s);

@@ -35,6 +35,7 @@ struct role_start {
     int fold;                 /* the recorder's table of repeated refusals, which outlives it */
     int torn;                 /* bytes of a torn line that were set aside */
     int owner;                /* user id of the supervisor: who may use the admin socket beside root */
+    int leaf;                 /* 1: the checker is to make the run's leaf key */
     int again;                /* 1: a recorder was here before, workers may have things to send again */
     struct role_socket sockets[ROLE_SOCKETS_MAX];
     int socket_count;
@@ -49,6 +50,7 @@ int role_fail(const struct role_start *start, const struct err *err);
 int worker_main(int argc, char **argv);
 int recorder_main(int argc, char **argv);
 int admin_main(int argc, char **argv);
-int keeper_main(int argc, char **argv); /* in a binary of its own */
+int checker_main(int argc, char **argv);
+int keeper_main(int argc, char **argv);
 
 #endif

@@ -1,5 +1,5 @@
-/* Starting a child: fork and exec of this very binary (or the keeper's) with a role and descriptors by number, so that every start has a fresh
- * address layout. */
+/* Starting a child: fork and exec of its binary with a role and descriptors by number, so that every start has a fresh address
+ * layout. */
 #ifndef SALLYPORT_PROCESS_SPAWN_H
 #define SALLYPORT_PROCESS_SPAWN_H
 
@@ -15,10 +15,14 @@ struct spawn {
     int arg_count;
     int fds[SPAWN_FDS_MAX]; /* become 3, 4, … in the child; borrowed */
     int fd_count;
-    int program;            /* another binary to become, as a descriptor; -1: this one. Borrowed */
+    int program;            /* the binary to become, as a descriptor; borrowed */
 };
 
-void spawn_init(struct spawn *s, const char *role);
+/* Opens a binary that came with this one: beside it, or in the libexec folder beside its own. Whoever keeps the descriptor starts
+ * the same one each time, whatever is installed meanwhile. -1 with err. */
+int spawn_program(const char *name, struct err *err);
+
+void spawn_init(struct spawn *s, int program, const char *role);
 void spawn_done(struct spawn *s);
 void spawn_text(struct spawn *s, const char *option, const char *value);
 void spawn_number(struct spawn *s, const char *option, long value);

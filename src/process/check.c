@@ -1,0 +1,110 @@
+/* The supervisor's side of a check: a child that lives as long as the check gets the bundle, compiles all of it, and answers. Keys
+ * are parsed and policies compiled there, so that the supervisor neither holds nor links what that takes. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sallyport/base/mem.h"
+#include "sallyport/process/core.h"
+#include "sallyport/process/spawn.h"
+
+struct answer {
+    struct supervisor *supervisor;
+    struct loop *loop;
+    struct err *err;
+    bool told, sound;
+};
+
+/* Two texts, each with its NUL. */
+static bool
+take_leaf_key(struct supervisor *s, struct slice payload)
+{
+    const char *middle = payload.len ? memchr(payload.ptr, '\0', payload.len) : NULL;
+    if (!middle || payload.ptr[payload.len - 1] != '\0' || middle == payload.ptr + payload.len - 1 || s->leaf_private)
+        return false;
+    s->leaf_private = mem_strdup(payload.ptr);
+    s->leaf_public = mem_strdup(middle + 1);
+    return true;
+}
+
+static void
+take_answer(struct answer *a, const struct frame *frame)
+{
+    if (a->told || !control_allowed(ROLE_CHECKER, frame))
+        return;
+    a->told = true;
+    if (frame->type == CONTROL_FAILED)
+        *a->err = control_failure(frame->payload);
+    else
+        a->sound = frame->payload.len == 0 || take_leaf_key(a->supervisor, frame->payload);
+}
+
+static void
+on_checker(void *owner, enum channel_event event, struct frame *frame)
+{
+    struct answer *a = owner;
+    if (event == CHANNEL_FRAME)
+        take_answer(a, frame);
+    else if (event == CHANNEL_CLOSED)
+        loop_stop(a->loop);
+}
+
+static pid_t
+start(struct supervisor *s, const struct loaded *l, int bundle, int control, struct err *err)
+{
+    struct spawn sp;
+    spawn_init(&sp, s->worker_program, role_name(ROLE_CHECKER));
+    spawn_fd(&sp, "--control", control);
+    spawn_fd(&sp, "--shared", s->shared_fd);
+    spawn_fd(&sp, "--bundle", bundle);
+    spawn_number(&sp, "--generation", (long)l->generation);
+    spawn_number(&sp, "--leaf", l->settings.inspect != INSPECT_OFF && !s->leaf_private);
+    pid_t pid = spawn_run(&sp, err);
+    spawn_done(&sp);
+    return pid;
+}
+
+/* Nothing else is looked at until the answer is there: what runs goes on as it was. */
+static void
+hear(struct answer *a, int control)
+{
+    a->loop = loop_new();
+    struct channel *c = channel_new(a->loop, control, on_checker, a);
+    loop_run(a->loop);
+    channel_free(c);
+    loop_free(a->loop);
+}
+
+static int
+check(struct supervisor *s, const struct loaded *l, int bundle, struct err *err)
+{
+    struct answer a = {.supervisor = s, .err = err};
+    int pair[2], status;
+    if (channel_pair(pair) < 0)
+        return err_errno(err, "a channel to the checker");
+    pid_t pid = start(s, l, bundle, pair[1], err);
+    close(pair[1]);
+    if (pid < 0) {
+        close(pair[0]);
+        return -1;
+    }
+    hear(&a, pair[0]);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!a.told)
+        return err_run(err, "the configuration could not be checked: the checker ended before it answered");
+    return a.sound ? 0 : -1;
+}
+
+int
+check_bundle(struct supervisor *s, const struct loaded *l, struct err *err)
+{
+    /* The keeper's part has all that is compiled, and of the secrets those that verify tokens alone. */
+    int bundle = bundle_seal(&l->bundle, FOR_KEEPER, true, err);
+    if (bundle < 0)
+        return -1;
+    int rc = check(s, l, bundle, err);
+    close(bundle);
+    return rc;
+}
