@@ -3,6 +3,8 @@
  * reported; parses no JSON. */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -731,10 +733,20 @@ map_shared_memory(struct recorder *r, struct err *err)
     return 0;
 }
 
+/* Of OpenSSL a hash and one kind of signature are used, so that neither the texts of its errors nor the names of all its ciphers
+ * and digests are set up. Its configuration is read while there are files. */
+static void
+set_up_crypto(void)
+{
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS | OPENSSL_INIT_NO_ADD_ALL_CIPHERS |
+                            OPENSSL_INIT_NO_ADD_ALL_DIGESTS, NULL);
+}
+
 static int
 set_up(struct recorder *r, struct err *err)
 {
     unsigned char boot[16];
+    set_up_crypto();
     if (map_shared_memory(r, err) < 0 || bundle_open(r->start.bundle, &r->view, err) < 0)
         return -1;
     logwriter_init(&r->log);
@@ -804,6 +816,7 @@ recorder_main(int argc, char **argv)
         return role_fail(&r.start, &err);
     begin(&r);
     channel_send(r.control, CONTROL_READY, slice_of("", 0), NULL, 0);
+    malloc_trim(0); /* reading the settings and making the filter took more than stays */
     loop_run(r.loop);
     tear_down(&r);
     return 0;

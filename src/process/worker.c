@@ -1,6 +1,7 @@
 /* A worker: one loop, one proxy, and nothing else. After start it has no files, no exec and few system calls; everything that
  * it runs by comes as a sealed bundle from the supervisor. */
-#include <openssl/ssl.h>
+#include <malloc.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -153,11 +154,12 @@ listen_all(struct worker *w, struct err *err)
     return 0;
 }
 
-/* What libraries read from files they read now. */
+/* OpenSSL reads its configuration while there are files. It would also set up the texts of all its errors, which nobody reads here:
+ * what we say of a failure is our own. */
 static void
 warm_up(void)
 {
-    OPENSSL_init_ssl(0, NULL);
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL);
 }
 
 static void
@@ -221,6 +223,7 @@ worker_main(int argc, char **argv)
         return role_fail(&w.start, &err);
     w.control = channel_new(w.loop, w.start.control, on_control, &w);
     channel_send(w.control, CONTROL_READY, slice_of("", 0), NULL, 0);
+    malloc_trim(0); /* reading the settings and making the filter took more than stays */
     loop_run(w.loop);
     tear_down(&w);
     return 0;
