@@ -734,12 +734,15 @@ map_shared_memory(struct recorder *r, struct err *err)
 }
 
 /* Of OpenSSL a hash and one kind of signature are used, so that neither the texts of its errors nor the names of all its ciphers
- * and digests are set up. Its configuration is read while there are files. */
+ * and digests are set up. Its configuration is read while there are files; and the hash is there before the settings are read, so that
+ * what stays lies below what goes. */
 static void
 set_up_crypto(void)
 {
     OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS | OPENSSL_INIT_NO_ADD_ALL_CIPHERS |
                             OPENSSL_INIT_NO_ADD_ALL_DIGESTS, NULL);
+    unsigned char digest[SHA256_SIZE];
+    sha256(slice_of("", 0), digest);
 }
 
 static int
