@@ -59,6 +59,7 @@ start(struct supervisor *s, const struct loaded *l, int bundle, int control, str
     spawn_fd(&sp, "--shared", s->shared_fd);
     spawn_fd(&sp, "--bundle", bundle);
     spawn_number(&sp, "--generation", (long)l->generation);
+    spawn_user(&sp, s->uid, s->gid);
     spawn_number(&sp, "--leaf", l->settings.inspect != INSPECT_OFF && !s->leaf_private);
     pid_t pid = spawn_run(&sp, err);
     spawn_done(&sp);

@@ -1,5 +1,6 @@
 /* The checker: everything that a bundle holds compiles here, once, before anybody works by it. Makes the run's leaf key too when it
- * is asked to. Ends with its answer. */
+ * is asked to. Confined as a worker is. Ends with its answer. */
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "sallyport/net/channel.h"
 #include "sallyport/net/loop.h"
 #include "sallyport/process/bundle.h"
+#include "sallyport/process/confine.h"
 #include "sallyport/process/role.h"
 #include "sallyport/proxy/snapshot.h"
 #include "sallyport/tls/mint.h"
@@ -64,38 +66,49 @@ make_leaf_key(struct buf *out, struct err *err)
     return out->overflow ? err_run(err, "a leaf key is too long") : 0;
 }
 
+/* What is compiled is the operator's, but need not be the work of somebody who may do what this user may: nothing but memory and the
+ * channel is left before it is looked at. */
 static int
-answer(int control, struct slice payload, struct err *err)
+check_all(const struct role_start *start, const struct bundle_view *v, struct buf *leaf, struct err *err)
 {
-    struct loop *l = loop_new();
-    struct channel *c = channel_new(l, control, NULL, NULL);
-    bool sent = channel_send(c, CONTROL_CHECKED, payload, NULL, 0);
-    channel_free(c);
-    loop_free(l);
-    return sent ? 0 : err_run(err, "the supervisor is gone");
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, NULL); /* a file */
+    if (confine(start, err) < 0 || compile(v, start->generation, err) < 0 || check_ca(v, err) < 0)
+        return -1;
+    return start->leaf ? make_leaf_key(leaf, err) : 0;
+}
+
+static int
+answer(const struct role_start *start, struct channel *control)
+{
+    struct bundle_view *view;
+    struct err err = {0};
+    struct buf leaf;
+    if (bundle_open(start->bundle, &view, &err) < 0)
+        return role_fail_by(control, &err);
+    buf_init(&leaf, LEAF_KEY_MAX);
+    int rc = check_all(start, view, &leaf, &err);
+    if (rc < 0)
+        rc = role_fail_by(control, &err);
+    else
+        channel_send(control, CONTROL_CHECKED, buf_slice(&leaf), NULL, 0);
+    buf_done(&leaf);
+    bundle_close(view);
+    return rc;
 }
 
 int
 checker_main(int argc, char **argv)
 {
     struct role_start start;
-    struct bundle_view *view;
     struct err err = {0};
-    struct buf leaf;
     if (role_begin(ROLE_CHECKER, argc, argv, &start, &err) < 0) {
         fprintf(stderr, "sallyport: %s\n", err.text);
         return err_exit_status(&err);
     }
-    if (bundle_open(start.bundle, &view, &err) < 0)
-        return role_fail(&start, &err);
-    buf_init(&leaf, LEAF_KEY_MAX);
-    int rc = compile(view, start.generation, &err);
-    if (rc == 0)
-        rc = check_ca(view, &err);
-    if (rc == 0 && start.leaf)
-        rc = make_leaf_key(&leaf, &err);
-    rc = rc < 0 ? role_fail(&start, &err) : answer(start.control, buf_slice(&leaf), &err);
-    buf_done(&leaf);
-    bundle_close(view);
+    struct loop *l = loop_new();
+    struct channel *control = channel_new(l, start.control, NULL, NULL);
+    int rc = answer(&start, control);
+    channel_free(control);
+    loop_free(l);
     return rc;
 }

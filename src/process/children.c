@@ -116,10 +116,7 @@ spawn_child(struct supervisor *s, struct child *c, int control, struct err *err)
     spawn_fd(&sp, "--shared", s->shared_fd);
     spawn_fd(&sp, "--bundle", s->running.fds[bundle_kind(c->role)]);
     spawn_number(&sp, "--generation", (long)s->running.generation);
-    if (s->uid >= 0) {
-        spawn_number(&sp, "--uid", s->uid);
-        spawn_number(&sp, "--gid", s->gid);
-    }
+    spawn_user(&sp, s->uid, s->gid);
     if (c->role == ROLE_WORKER)
         give_worker(s, c, &sp);
     else if (c->role == ROLE_RECORDER)

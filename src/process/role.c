@@ -118,16 +118,23 @@ role_begin(enum role role, int argc, char **argv, struct role_start *ret, struct
 }
 
 int
-role_fail(const struct role_start *start, const struct err *err)
+role_fail_by(struct channel *control, const struct err *err)
 {
     char payload[1 + ERR_TEXT_MAX];
     payload[0] = (char)err->kind;
     size_t len = strnlen(err->text, ERR_TEXT_MAX - 1);
     memcpy(payload + 1, err->text, len);
+    channel_send(control, CONTROL_FAILED, slice_of(payload, 1 + len), NULL, 0);
+    return err_exit_status(err);
+}
+
+int
+role_fail(const struct role_start *start, const struct err *err)
+{
     struct loop *l = loop_new();
     struct channel *c = channel_new(l, start->control, NULL, NULL);
-    channel_send(c, CONTROL_FAILED, slice_of(payload, 1 + len), NULL, 0);
+    int status = role_fail_by(c, err);
     channel_free(c);
     loop_free(l);
-    return err_exit_status(err);
+    return status;
 }

@@ -72,6 +72,15 @@ spawn_number(struct spawn *s, const char *option, long value)
     spawn_text(s, option, text);
 }
 
+void
+spawn_user(struct spawn *s, int uid, int gid)
+{
+    if (uid < 0)
+        return;
+    spawn_number(s, "--uid", uid);
+    spawn_number(s, "--gid", gid);
+}
+
 static int
 place_fd(struct spawn *s, int fd)
 {

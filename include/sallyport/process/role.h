@@ -46,6 +46,7 @@ struct role_start {
 int role_begin(enum role role, int argc, char **argv, struct role_start *ret, struct err *err);
 /* Tells the supervisor why this child cannot run, and returns the exit status for it. */
 int role_fail(const struct role_start *start, const struct err *err);
+int role_fail_by(struct channel *control, const struct err *err); /* the same, by a channel that there is already */
 
 int worker_main(int argc, char **argv);
 int recorder_main(int argc, char **argv);

@@ -27,6 +27,7 @@ void spawn_done(struct spawn *s);
 void spawn_text(struct spawn *s, const char *option, const char *value);
 void spawn_number(struct spawn *s, const char *option, long value);
 void spawn_fd(struct spawn *s, const char *option, int fd);
+void spawn_user(struct spawn *s, int uid, int gid); /* to become; uid -1: nobody else */
 /* "--listen NAME=FD" or "NAME=FD:shared" */
 void spawn_named_fd(struct spawn *s, const char *option, const char *name, int fd, const char *suffix);
 /* -1 with err when fork failed; an exec that fails ends the child with status 127. */
