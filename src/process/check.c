@@ -1,6 +1,7 @@
 /* The supervisor's side of a check: a child that lives as long as the check gets the bundle, compiles all of it, and answers. Keys
  * are parsed and policies compiled there, so that the supervisor neither holds nor links what that takes. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,9 +10,14 @@
 #include "sallyport/process/core.h"
 #include "sallyport/process/spawn.h"
 
+/* 100,000 policies take 3 s to compile. Whoever needs so long hangs, and the supervisor with it. */
+#define CHECK_MAX_MS 60000
+
 struct answer {
     struct supervisor *supervisor;
     struct loop *loop;
+    struct timer limit;
+    pid_t checker;
     struct err *err;
     bool told, sound;
 };
@@ -50,6 +56,14 @@ on_checker(void *owner, enum channel_event event, struct frame *frame)
         loop_stop(a->loop);
 }
 
+/* Its channel ends with it, and with that the wait. */
+static void
+on_limit(void *arg)
+{
+    struct answer *a = arg;
+    kill(a->checker, SIGKILL);
+}
+
 static pid_t
 start(struct supervisor *s, const struct loaded *l, int bundle, int control, struct err *err)
 {
@@ -72,7 +86,9 @@ hear(struct answer *a, int control)
 {
     a->loop = loop_new();
     struct channel *c = channel_new(a->loop, control, on_checker, a);
+    timer_start(a->loop, &a->limit, CHECK_MAX_MS, on_limit, a);
     loop_run(a->loop);
+    timer_stop(&a->limit);
     channel_free(c);
     loop_free(a->loop);
 }
@@ -84,17 +100,18 @@ check(struct supervisor *s, const struct loaded *l, int bundle, struct err *err)
     int pair[2], status;
     if (channel_pair(pair) < 0)
         return err_errno(err, "a channel to the checker");
-    pid_t pid = start(s, l, bundle, pair[1], err);
+    a.checker = start(s, l, bundle, pair[1], err);
     close(pair[1]);
-    if (pid < 0) {
+    if (a.checker < 0) {
         close(pair[0]);
         return -1;
     }
     hear(&a, pair[0]);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    while (waitpid(a.checker, &status, 0) < 0 && errno == EINTR)
         ;
     if (!a.told)
-        return err_run(err, "the configuration could not be checked: the checker ended before it answered");
+        return err_run(err, "the configuration could not be checked: the checker ended, or was ended after %d s, before it answered",
+                       CHECK_MAX_MS / 1000);
     return a.sound ? 0 : -1;
 }
 
