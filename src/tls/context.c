@@ -8,6 +8,7 @@
 
 #include "sallyport/base/digest.h"
 #include "sallyport/base/encoding.h"
+#include "sallyport/tls/library.h"
 
 /* TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2); 1.3 has nothing else. */
 #define CIPHERS_1_2                                                                                \
@@ -59,9 +60,9 @@ pem_ended(void)
 }
 
 static SSL_CTX *
-context_new(const SSL_METHOD *method, struct err *err)
+context_new(OSSL_LIB_CTX *library, const SSL_METHOD *method, struct err *err)
 {
-    SSL_CTX *ctx = SSL_CTX_new(method);
+    SSL_CTX *ctx = SSL_CTX_new_ex(library, NULL, method);
     if (!ctx || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
         SSL_CTX_set_cipher_list(ctx, CIPHERS_1_2) != 1 || SSL_CTX_set_ciphersuites(ctx, CIPHERS_1_3) != 1) {
         SSL_CTX_free(ctx);
@@ -115,15 +116,22 @@ use_key(SSL_CTX *ctx, struct slice pem, struct err *err)
     return 0;
 }
 
-/* Trusts every certificate of the text. With `names` their subjects are also sent to clients that are asked for one. */
+static X509 *
+read_next(BIO *bio)
+{
+    return PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
+}
+
+/* Trusts every certificate of the text, as `next` reads them. With `names` their subjects are also sent to clients that are asked
+ * for one. */
 static int
-trust_pem(SSL_CTX *ctx, struct slice pem, bool names, struct err *err)
+trust_pem(SSL_CTX *ctx, struct slice pem, X509 *(*next)(BIO *), bool names, struct err *err)
 {
     BIO *bio = pem_open(pem);
     if (!bio)
         return err_invalid(err, "the CA certificates are empty; expected PEM");
     int count = 0, ok = 1;
-    for (X509 *cert; ok && (cert = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)); count++) {
+    for (X509 *cert; ok && (cert = next(bio)); count++) {
         ok = count < ROOTS_MAX && X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), cert) == 1 &&
              (!names || SSL_CTX_add_client_CA(ctx, cert) == 1);
         X509_free(cert);
@@ -163,14 +171,14 @@ require_client_certificates(SSL_CTX *ctx, struct slice ca_pem, struct err *err)
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(ctx, 0);
-    return trust_pem(ctx, ca_pem, true, err);
+    return trust_pem(ctx, ca_pem, read_next, true, err);
 }
 
 SSL_CTX *
 tls_server_context(struct slice cert_pem, struct slice key_pem, struct slice client_ca_pem, struct err *err)
 {
     static const unsigned char session_context[] = "sallyport";
-    SSL_CTX *ctx = context_new(TLS_server_method(), err);
+    SSL_CTX *ctx = context_new(NULL, TLS_server_method(), err);
     if (!ctx)
         return NULL;
     ERR_clear_error();
@@ -219,12 +227,12 @@ trust_system(SSL_CTX *ctx, struct err *err)
 SSL_CTX *
 tls_client_context(struct slice ca_pem, struct err *err)
 {
-    SSL_CTX *ctx = context_new(TLS_client_method(), err);
+    SSL_CTX *ctx = context_new(NULL, TLS_client_method(), err);
     if (!ctx)
         return NULL;
     ERR_clear_error();
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-    if ((ca_pem.len > 0 ? trust_pem(ctx, ca_pem, false, err) : trust_system(ctx, err)) != 0) {
+    if ((ca_pem.len > 0 ? trust_pem(ctx, ca_pem, read_next, false, err) : trust_system(ctx, err)) != 0) {
         SSL_CTX_free(ctx);
         return NULL;
     }
@@ -236,7 +244,7 @@ tls_client_context(struct slice ca_pem, struct err *err)
 SSL_CTX *
 tls_inspect_context(struct err *err)
 {
-    SSL_CTX *ctx = context_new(TLS_server_method(), err);
+    SSL_CTX *ctx = context_new(tls_library(), TLS_server_method(), err);
     if (!ctx)
         return NULL;
     SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
@@ -249,13 +257,13 @@ tls_inspect_context(struct err *err)
 SSL_CTX *
 tls_upstream_context(struct slice roots_pem, struct err *err)
 {
-    SSL_CTX *ctx = context_new(TLS_client_method(), err);
+    SSL_CTX *ctx = context_new(tls_library(), TLS_client_method(), err);
     if (!ctx)
         return NULL;
     ERR_clear_error();
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_security_level(ctx, 2); /* 112 bits: no RSA below 2048, no SHA-1 signature, whatever a distribution sets */
-    if (trust_pem(ctx, roots_pem, false, err) != 0) {
+    if (trust_pem(ctx, roots_pem, tls_read_pem, false, err) != 0) {
         SSL_CTX_free(ctx);
         return NULL;
     }

@@ -4,7 +4,6 @@
 #include "sallyport/tls/leaf.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
 #include "sallyport/base/digest.h"
@@ -14,6 +13,7 @@
 #include "sallyport/base/mem.h"
 #include "sallyport/tls/context.h"
 #include "sallyport/tls/leafwire.h"
+#include "sallyport/tls/library.h"
 
 /* A leaf is asked for anew this long before it ends: no handshake meets an expired one. */
 #define LEAF_MARGIN_S 3600
@@ -214,11 +214,9 @@ is_for(const struct leaf_store *s, X509 *cert, const struct host *host)
 static struct leaf *
 leaf_from(const struct leaf_store *s, struct slice der, const struct host *host)
 {
-    const unsigned char *at = (const unsigned char *)der.ptr;
-    X509 *cert = d2i_X509(NULL, &at, (long)der.len);
+    X509 *cert = tls_read_der(der);
     struct tm tm = {0};
-    if (!cert || at != (const unsigned char *)der.ptr + der.len || !is_for(s, cert, host) ||
-        ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1) {
+    if (!cert || !is_for(s, cert, host) || ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) != 1) {
         X509_free(cert);
         ERR_clear_error();
         return NULL;
@@ -419,28 +417,18 @@ leaf_store_again(struct leaf_store *s)
 
 /* ---- the store ---- */
 
-static int
-no_passphrase(char *buf, int size, int writing, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)arg;
-    return -1;
-}
-
 /* All certificates of the text; the first is the CA that signs, the rest stand above it. */
 static int
 read_ca(struct leaf_store *s, struct slice pem, struct err *err)
 {
     BIO *bio = pem.len && pem.len < INT32_MAX ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
-    s->ca = bio ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
+    s->ca = bio ? tls_read_pem(bio) : NULL;
     bool root = s->ca && X509_check_issued(s->ca, s->ca) == X509_V_OK;
     if (s->ca && !root) {
         s->chain = sk_X509_new_null();
         X509_up_ref(s->ca);
         sk_X509_push(s->chain, s->ca);
-        for (X509 *c; sk_X509_num(s->chain) < CHAIN_MAX && (c = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL));)
+        for (X509 *c; sk_X509_num(s->chain) < CHAIN_MAX && (c = tls_read_pem(bio));)
             sk_X509_push(s->chain, c);
     }
     BIO_free(bio);
@@ -451,9 +439,7 @@ read_ca(struct leaf_store *s, struct slice pem, struct err *err)
 static int
 read_key(struct leaf_store *s, struct slice pem, struct err *err)
 {
-    BIO *bio = pem.len && pem.len < INT32_MAX ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
-    s->key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-    BIO_free(bio);
+    s->key = tls_read_private_pem(pem);
     ERR_clear_error();
     return s->key ? 0 : err_invalid(err, "the leaf key cannot be read");
 }
