@@ -12,6 +12,7 @@
 #include "sallyport/base/map.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/tls/context.h"
+#include "sallyport/tls/signatures.h"
 
 #define ALPN_WIRE_MAX 256
 #define TLSFEATURE_STATUS_REQUEST 5  /* RFC 7633: must-staple */
@@ -310,6 +311,7 @@ upstream_tls_new(struct slice roots_pem, struct err *err)
     u->context = context;
     u->stocks = map_new();
     list_init(&u->recent);
+    (void)signatures_remember(SSL_CTX_get_cert_store(context)); /* without it they are checked anew each time */
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(context, on_session);
     SSL_CTX_set_info_callback(context, on_info);

@@ -6,6 +6,7 @@
 #include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sallyport/base/mem.h"
 #include "sallyport/tls/upstream.h"
@@ -93,6 +94,14 @@ static struct made root, intermediate;
 static struct upstream_tls *upstream;
 
 static void
+end(void)
+{
+    upstream_tls_unref(upstream);
+    drop(&root);
+    drop(&intermediate);
+}
+
+static void
 begin(void)
 {
     struct err err = {0};
@@ -107,14 +116,7 @@ begin(void)
     upstream = upstream_tls_new(slice_of(data, (size_t)len), &err);
     CHECK_THAT(upstream != NULL, "%s", err.text);
     BIO_free(bio);
-}
-
-__attribute__((destructor)) static void
-end(void)
-{
-    upstream_tls_unref(upstream);
-    drop(&root);
-    drop(&intermediate);
+    atexit(end); /* before OpenSSL's own end, which it has asked for already */
 }
 
 static int
@@ -409,6 +411,76 @@ TEST(must_staple_wants_a_staple_that_holds)
         CHECK_THAT(!stapled(kinds[i], false, TLS1_3_VERSION)[0], "kind %d", (int)kinds[i]);
     }
     check_cert(&(struct recipe){.cn = "x", .alt = "DNS:www.example.test", .must_staple = true}, &root, NULL, "www.example.test", "must-staple");
+}
+
+/* ---- signatures that were checked before ---- */
+
+/* Of one chain everything but the signatures is judged each time; of another one, however alike, these too. */
+TEST(a_chain_that_was_seen_before_is_judged_all_the_same)
+{
+    begin();
+    struct recipe r = {.cn = "x", .alt = "DNS:www.example.test"};
+    struct made m = make(&r, &intermediate);
+    SSL_CTX *server = server_context(&m);
+    SSL_CTX_add1_chain_cert(server, intermediate.cert);
+    for (int again = 0; again < 3; again++) {
+        struct tls_pair p;
+        struct upstream_fault fault;
+        CHECK(shake(server, &(struct way){.host = "www.example.test", .partition = again ? "b" : "a", .port = (uint16_t)(1000 + again)}, &p));
+        CHECK(!SSL_session_reused(p.client) && sk_X509_num(SSL_get0_verified_chain(p.client)) == 3);
+        tls_pair_done(&p);
+        CHECK(!shake(server, &(struct way){.host = "other.example.test", .port = (uint16_t)(1000 + again)}, &p));
+        upstream_tls_explain(p.client, &fault);
+        CHECK_STR(fault.detail, "the server's certificate is for another host");
+        tls_pair_done(&p);
+    }
+    SSL_CTX_free(server);
+    drop(&m);
+}
+
+TEST(a_signature_that_is_wrong_is_wrong_beside_one_that_was_right)
+{
+    begin();
+    struct recipe r = {.cn = "x", .alt = "DNS:www.example.test"};
+    struct made good = make(&r, &root), stranger = make(&(struct recipe){.cn = "test root", .ca = true}, NULL);
+    struct tls_pair p;
+    SSL_CTX *server = server_context(&good);
+    CHECK(shake(server, &(struct way){.host = "www.example.test", .partition = "wrong"}, &p));
+    tls_pair_done(&p);
+    SSL_CTX_free(server);
+    /* The same certificate, signed anew by a key that is not the root's. */
+    struct made bad = {X509_dup(good.cert), good.key};
+    CHECK(X509_sign(bad.cert, stranger.key, EVP_sha256()) > 0);
+    for (int again = 0; again < 2; again++) {
+        struct upstream_fault fault;
+        server = server_context(&bad);
+        CHECK(!shake(server, &(struct way){.host = "www.example.test", .partition = "wrong", .port = (uint16_t)(1000 + again)}, &p));
+        upstream_tls_explain(p.client, &fault);
+        CHECK_STR(fault.detail, "a signature in the server's certificate chain is wrong");
+        tls_pair_done(&p);
+        SSL_CTX_free(server);
+    }
+    X509_free(bad.cert);
+    drop(&good);
+    drop(&stranger);
+}
+
+TEST(a_chain_that_was_seen_before_expires)
+{
+    begin();
+    struct made m = make(&(struct recipe){.cn = "x", .alt = "DNS:www.example.test", .to_s = 2}, &root);
+    SSL_CTX *server = server_context(&m);
+    struct tls_pair p;
+    struct upstream_fault fault;
+    CHECK(shake(server, &(struct way){.host = "www.example.test", .partition = "first"}, &p));
+    tls_pair_done(&p);
+    sleep(3);
+    CHECK(!shake(server, &(struct way){.host = "www.example.test", .partition = "second"}, &p));
+    upstream_tls_explain(p.client, &fault);
+    CHECK_STR(fault.detail, "the server's certificate, or one above it, has expired");
+    tls_pair_done(&p);
+    SSL_CTX_free(server);
+    drop(&m);
 }
 
 /* ---- sessions, ALPN, what was agreed ---- */
