@@ -2,6 +2,8 @@
  * request that is not in the cache. */
 #include "sallyport/base/encoding.h"
 
+#include "sallyport/base/octets.h"
+
 #define BAD 0xff
 
 static const char url_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -172,57 +174,76 @@ hex_decode(struct slice in, unsigned char *out, size_t out_len)
     return true;
 }
 
-const bool json_plain[256] = {
+static const bool json_plain[256] = {
     [' '] = true, ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
 };
 
-/* Bytes that one byte becomes inside a JSON string. */
-static size_t
-escaped_len(unsigned char c)
+size_t
+json_plain_run(struct slice s)
 {
-    if (json_plain[c])
-        return 1;
-    return c == '"' || c == '\\' ? 2 : 6;
+    size_t i = 0, fine = OCTETS;
+    for (; fine == OCTETS && s.len - i >= OCTETS; i += fine) {
+        octets c = octets_at(s.ptr + i);
+        fine = octets_first((c < ' ') | (c > '~') | (c == '"') | (c == '\\'));
+    }
+    while (fine == OCTETS && i < s.len && json_plain[(unsigned char)s.ptr[i]])
+        i++;
+    return i;
 }
 
-static char *
-put_escaped(char *at, unsigned char c)
+size_t
+json_escape(unsigned char c, char out[JSON_ESCAPE_MAX])
 {
-    *at++ = '\\';
+    out[0] = '\\';
     if (c == '"' || c == '\\') {
-        *at++ = (char)c;
-        return at;
+        out[1] = (char)c;
+        return 2;
     }
-    memcpy(at, "u00", 3);
-    at[3] = hex_digits[c >> 4];
-    at[4] = hex_digits[c & 0x0f];
-    return at + 5;
+    memcpy(out + 1, "u00", 3);
+    out[4] = hex_digits[c >> 4];
+    out[5] = hex_digits[c & 0x0f];
+    return JSON_ESCAPE_MAX;
+}
+
+/* Run by run; true when all of it had room. */
+static bool
+append_escaped(struct buf *b, struct slice s)
+{
+    while (s.len) {
+        char escape[JSON_ESCAPE_MAX];
+        size_t plain = json_plain_run(s);
+        if (!buf_append(b, s.ptr, plain))
+            return false;
+        if (plain == s.len)
+            return true;
+        if (!buf_append(b, escape, json_escape((unsigned char)s.ptr[plain], escape)))
+            return false;
+        s = slice_of(s.ptr + plain + 1, s.len - plain - 1);
+    }
+    return true;
+}
+
+static bool
+append_json(struct buf *b, struct slice s, size_t max_len, const char *quote)
+{
+    size_t before = buf_len(b);
+    bool whole = s.len <= max_len;
+    if (!whole)
+        s.len = max_len;
+    /* Where it has no room, nothing of it stays; the buffer's overflow flag says so. */
+    if (!buf_append_str(b, quote) || !append_escaped(b, s) || !buf_append_str(b, quote))
+        b->end = b->start + before;
+    return whole;
 }
 
 bool
 json_append_string(struct buf *b, struct slice s, size_t max_len)
 {
-    size_t len = s.len < max_len ? s.len : max_len, need = 2;
-    for (size_t i = 0; i < len; i++)
-        need += escaped_len((unsigned char)s.ptr[i]);
-    char *at = buf_reserve(b, need);
-    if (!at)
-        return len == s.len; /* the buffer's overflow flag says the rest */
-    *at++ = '"';
-    if (need == len + 2) {
-        if (len > 0)
-            memcpy(at, s.ptr, len);
-        at += len;
-    } else {
-        for (size_t i = 0; i < len; i++) {
-            unsigned char c = (unsigned char)s.ptr[i];
-            if (escaped_len(c) == 1)
-                *at++ = (char)c;
-            else
-                at = put_escaped(at, c);
-        }
-    }
-    *at = '"';
-    buf_commit(b, need);
-    return len == s.len;
+    return append_json(b, s, max_len, "\"");
+}
+
+bool
+json_append_text(struct buf *b, struct slice s, size_t max_len)
+{
+    return append_json(b, s, max_len, "");
 }

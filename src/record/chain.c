@@ -57,22 +57,17 @@ is_chain_key(struct slice name)
     return IS(name, "\"ts\"") || IS(name, "\"seq\"") || IS(name, "\"prev\"") || IS(name, "\"hash\"");
 }
 
-/* What may stand in a run of characters inside a string, and between strings: there numbers, literals, commas and colons. Words
- * that only a reader who lost count of the quotes would take for a member's name have letters that no literal has. Every byte
- * of a log passes here. */
-enum { IN_TEXT = 1, IN_GAP = 2 };
-static const unsigned char runs[256] = {
-    [' '] = IN_TEXT | IN_GAP, ['!'] = IN_TEXT, ['#' ... '*'] = IN_TEXT, ['+' ... '.'] = IN_TEXT | IN_GAP, ['/'] = IN_TEXT,
-    ['0' ... ':'] = IN_TEXT | IN_GAP, [';' ... 'D'] = IN_TEXT, ['E'] = IN_TEXT | IN_GAP, ['F' ... '['] = IN_TEXT,
-    [']' ... '`'] = IN_TEXT, ['a'] = IN_TEXT | IN_GAP, ['b' ... 'd'] = IN_TEXT, ['e' ... 'f'] = IN_TEXT | IN_GAP,
-    ['g' ... 'k'] = IN_TEXT, ['l'] = IN_TEXT | IN_GAP, ['m'] = IN_TEXT, ['n'] = IN_TEXT | IN_GAP, ['o' ... 'q'] = IN_TEXT,
-    ['r' ... 'u'] = IN_TEXT | IN_GAP, ['v' ... '~'] = IN_TEXT,
+/* What may stand between strings: numbers, literals, commas and colons. Words that only a reader who lost count of the quotes
+ * would take for a member's name have letters that no literal has. */
+static const bool in_gap[256] = {
+    [' '] = true, ['+' ... '.'] = true, ['0' ... ':'] = true, ['E'] = true, ['a'] = true,
+    ['e' ... 'f'] = true, ['l'] = true, ['n'] = true, ['r' ... 'u'] = true,
 };
 
 static size_t
-skip_run(struct slice s, size_t i, unsigned char run)
+skip_gap(struct slice s, size_t i)
 {
-    while (i < s.len && runs[(unsigned char)s.ptr[i]] & run)
+    while (i < s.len && in_gap[(unsigned char)s.ptr[i]])
         i++;
     return i;
 }
@@ -88,7 +83,7 @@ static size_t
 skip_string(struct slice s, size_t i, bool *ret_escaped)
 {
     *ret_escaped = false;
-    for (i++; (i = skip_run(s, i, IN_TEXT)) < s.len; i += 2) {
+    for (i++; (i += json_plain_run(slice_of(s.ptr + i, s.len - i))) < s.len; i += 2) {
         if (s.ptr[i] == '"')
             return i + 1;
         if (s.ptr[i] != '\\' || i + 1 == s.len || !is_printable(s.ptr[i + 1]))
@@ -123,7 +118,7 @@ chain_members_are_sound(struct slice members, unsigned *ret_events)
 {
     int depth = 0;
     *ret_events = 0;
-    for (size_t i = 0; (i = skip_run(members, i, IN_GAP)) < members.len;) {
+    for (size_t i = 0; (i = skip_gap(members, i)) < members.len;) {
         char c = members.ptr[i];
         if (c == '"') {
             if ((i = pass_string(members, i, ret_events)) == 0)

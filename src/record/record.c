@@ -57,56 +57,46 @@ put_int(struct writer *w, int64_t value)
     put_uint(w, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
-static void
-put_escape(struct writer *w, unsigned char c)
-{
-    static const char digits[] = "0123456789abcdef";
-    char text[6] = {'\\', 'u', '0', '0', digits[c >> 4], digits[c & 0x0f]};
-    if (c == '"' || c == '\\') {
-        text[1] = (char)c;
-        put(w, text, 2);
-    } else {
-        put(w, text, sizeof text);
-    }
-}
-
 /* The text between the quotes, run by run; true when it was cut. */
 static bool
 put_escaped(struct writer *w, struct slice s)
 {
-    size_t len = s.len < w->field_max ? s.len : w->field_max;
-    for (size_t from = 0, i = 0; from < len; from = ++i) {
-        while (i < len && json_plain[(unsigned char)s.ptr[i]])
-            i++;
-        put(w, s.ptr + from, i - from);
-        if (i < len)
-            put_escape(w, (unsigned char)s.ptr[i]);
+    bool cut = s.len > w->field_max;
+    if (cut)
+        s.len = w->field_max;
+    while (s.len) {
+        size_t plain = json_plain_run(s);
+        put(w, s.ptr, plain);
+        if (plain == s.len)
+            break;
+        char escape[JSON_ESCAPE_MAX];
+        put(w, escape, json_escape((unsigned char)s.ptr[plain], escape));
+        s = slice_of(s.ptr + plain + 1, s.len - plain - 1);
     }
-    return len < s.len;
+    return cut;
 }
 
-/* key is `,"name":` */
+/* key is `,"name":"` */
 static void
 put_text(struct writer *w, const char *key, size_t key_len, struct slice s, enum absent absent)
 {
     if (!s.ptr) {
         if (absent == WRITE_NULL) {
-            put(w, key, key_len);
+            put(w, key, key_len - 1);
             PUT(w, "null");
         }
         return;
     }
     put(w, key, key_len);
-    PUT(w, "\"");
     bool cut = put_escaped(w, s);
     PUT(w, "\"");
     if (cut) {
-        put(w, key, key_len - 2);
+        put(w, key, key_len - 3);
         PUT(w, "_truncated\":true");
     }
 }
 
-#define TEXT(w, name, value, absent) put_text(w, ",\"" name "\":", sizeof name + 3, value, absent)
+#define TEXT(w, name, value, absent) put_text(w, ",\"" name "\":\"", sizeof name + 4, value, absent)
 #define NUMBER(w, name, value) (PUT(w, ",\"" name "\":"), put_uint(w, value))
 
 static void

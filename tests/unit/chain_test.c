@@ -221,7 +221,8 @@ TEST(members_are_judged_as_the_rule_reads)
 {
     static const char *const pieces[] = {
         "\"", "\"", "\"", "\\", ":", ":", " ", ",", "{", "}", "[", "]", "\"ts\":", "\"seq\":", "\"prev\":", "\"hash\":", "\"event\":", "\"events\":",
-        "\"even\":", ",\"host\":\"", "\"t\\u0073\":", "true", "null", "2026", "event", "false", "-1.5e+3", "x", "\\\"", "\\\\", "\x7f", "\x1f", "\xc3", "\n",
+        "\"even\":", ",\"host\":\"", "\"t\\u0073\":", "true", "null", "2026", "event", "false", "-1.5e+3", "x", "a text of some length", "0123456", "01234567",
+        "\\\"", "\\\\", "\x7f", "\x1f", "\xc3", "\n",
     };
     uint64_t state = 41;
     unsigned sound = 0, events, expected;

@@ -3,6 +3,7 @@
 
 #include "sallyport/base/buf.h"
 #include "sallyport/base/digest.h"
+#include "sallyport/base/mem.h"
 #include "sallyport/base/encoding.h"
 
 TEST(base64_round_trips)
@@ -124,6 +125,59 @@ TEST(json_strings_are_printable)
     json_append_string(&b, slice_str("\n"), 10);
     CHECK(b.overflow && buf_len(&b) == 0);
     buf_done(&b);
+}
+
+/* Eight bytes are looked at together: each byte in each place of texts of all lengths around that, in memory of exactly its size. */
+TEST(a_plain_run_ends_where_the_first_other_byte_is)
+{
+    for (size_t len = 0; len < 27; len++) {
+        char *text = mem_alloc(len);
+        memset(text, '~', len);
+        CHECK(json_plain_run(slice_of(text, len)) == len);
+        for (size_t at = 0; at < len; at++) {
+            for (int c = 0; c < 256; c++) {
+                bool plain = c >= 0x20 && c <= 0x7e && c != '"' && c != '\\';
+                text[at] = (char)c;
+                CHECK_THAT(json_plain_run(slice_of(text, len)) == (plain ? len : at), "byte %02x at %zu of %zu", (unsigned)c, at, len);
+            }
+            text[at] = '~';
+        }
+        free(text);
+    }
+}
+
+/* Two of them in one word: the first counts, whatever carries over into its neighbour. */
+TEST(of_two_bytes_that_are_not_plain_the_first_counts)
+{
+    static const unsigned char others[] = {0x00, 0x01, 0x1f, '"', '\\', 0x7f, 0x80, 0xfe, 0xff};
+    for (size_t i = 0; i < sizeof others; i++) {
+        for (size_t k = 0; k < sizeof others; k++) {
+            for (size_t at = 0; at < 7; at++) {
+                char text[8];
+                memset(text, '!', sizeof text);
+                text[at] = (char)others[i];
+                text[at + 1] = (char)others[k];
+                CHECK(json_plain_run(slice_of(text, sizeof text)) == at);
+            }
+        }
+    }
+}
+
+TEST(json_text_is_a_string_without_its_quotes)
+{
+    struct buf b;
+    buf_init(&b, 100);
+    CHECK(json_append_text(&b, slice_str("a\"b\\c\n"), 100));
+    CHECK(slice_is(buf_slice(&b), "a\\\"b\\\\c\\u000a"));
+    CHECK(!json_append_text(&b, slice_str("xyz"), 2));
+    CHECK(slice_is(buf_slice(&b), "a\\\"b\\\\c\\u000axy"));
+    buf_done(&b);
+    for (size_t cap = 0; cap < 12; cap++) { /* half of it never stays */
+        buf_init(&b, cap);
+        json_append_text(&b, slice_str("plain\n"), 100);
+        CHECK(cap < 11 ? b.overflow && buf_len(&b) == 0 : !b.overflow && buf_len(&b) == 11);
+        buf_done(&b);
+    }
 }
 
 TEST(sha256_of_known_texts)

@@ -20,10 +20,13 @@ size_t decimal_encode(uint64_t value, char out[DECIMAL_MAX]); /* no NUL; returns
 void hex_encode(const void *in, size_t len, char *out); /* lower case, 2 * len + 1 bytes */
 bool hex_decode(struct slice in, unsigned char *out, size_t out_len); /* lower case only, exactly 2 * out_len digits */
 
-/* What stands in a JSON string of ours as it is: printable ASCII but for the quote and the backslash. */
-extern const bool json_plain[256];
+/* How many bytes at the front of s stand in a JSON string of ours as they are: printable ASCII but for quote and backslash. */
+size_t json_plain_run(struct slice s);
+#define JSON_ESCAPE_MAX 6
+size_t json_escape(unsigned char c, char out[JSON_ESCAPE_MAX]); /* of a byte that does not; no NUL; returns the length */
 /* Appends s as a JSON string with quotes; every byte outside 0x20-0x7e as \u00XX (bytes, not code points), so that a
  * record is one line of printable ASCII whatever s holds. At most max_len bytes of s; returns false when cut. */
 bool json_append_string(struct buf *b, struct slice s, size_t max_len);
+bool json_append_text(struct buf *b, struct slice s, size_t max_len); /* the same without the quotes */
 
 #endif
