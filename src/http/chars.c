@@ -3,6 +3,8 @@
  * char_class. */
 #include "sallyport/http/chars.h"
 
+#include "sallyport/base/octets.h"
+
 const unsigned char char_classes[256] = {
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x12, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
@@ -22,19 +24,57 @@ const unsigned char char_classes[256] = {
     0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12, 0x12,
 };
 
+/* The table from `i` on. */
+static size_t
+run_from(struct slice s, size_t i, enum char_class class)
+{
+    while (i < s.len && char_is(s.ptr[i], class))
+        i++;
+    return i;
+}
+
+size_t
+chars_run(struct slice s, enum char_class class)
+{
+    return run_from(s, 0, class);
+}
+
+size_t
+chars_value_run(struct slice s)
+{
+    size_t i = 0, fine = OCTETS;
+    for (; fine == OCTETS && s.len - i >= OCTETS; i += fine) {
+        octets c = octets_at(s.ptr + i);
+        fine = octets_first(((c < ' ') & (c != '\t')) | (c == 0x7f));
+    }
+    return fine < OCTETS ? i : run_from(s, i, CHAR_VALUE);
+}
+
+size_t
+chars_target_run(struct slice s)
+{
+    size_t i = 0, fine = OCTETS;
+    for (; fine == OCTETS && s.len - i >= OCTETS; i += fine) {
+        octets c = octets_at(s.ptr + i);
+        fine = octets_first((c <= ' ') | (c > '~'));
+    }
+    return fine < OCTETS ? i : run_from(s, i, CHAR_TARGET);
+}
+
 bool
 chars_all(struct slice s, enum char_class class)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if (!char_is(s.ptr[i], class))
-            return false;
-    return s.len > 0;
+    return s.len > 0 && chars_run(s, class) == s.len;
 }
 
 bool
 chars_has_obs_text(struct slice s)
 {
-    for (size_t i = 0; i < s.len; i++)
+    size_t i = 0;
+    for (; s.len - i >= OCTETS; i += OCTETS)
+        if (octets_first(octets_at(s.ptr + i) >= 0x80) < OCTETS)
+            return true;
+    for (; i < s.len; i++)
         if ((unsigned char)s.ptr[i] >= 0x80)
             return true;
     return false;

@@ -177,17 +177,20 @@ step(struct head_scan *s, char c)
     return IS_MALFORMED;
 }
 
-/* Most bytes of a head stand in values and targets: these are skipped without a step each. */
-static void
-skip_run(struct head_scan *s, struct slice bytes, size_t limit)
+/* Most bytes of a head stand in names, values and targets: these are skipped without a step each. */
+static size_t
+run_len(const struct head_scan *s, struct slice rest)
 {
-    enum char_class class = s->state == IN_VALUE    ? CHAR_VALUE
-                            : s->state == IN_TARGET ? CHAR_TARGET
-                                                    : 0;
-    if (!class)
-        return;
-    while (s->pos < limit && char_is(bytes.ptr[s->pos], class))
-        s->pos++;
+    switch (s->state) {
+    case IN_NAME:
+        return chars_run(rest, CHAR_TOKEN);
+    case IN_VALUE:
+        return chars_value_run(rest);
+    case IN_TARGET:
+        return chars_target_run(rest);
+    default:
+        return 0;
+    }
 }
 
 static void
@@ -196,7 +199,7 @@ advance(struct head_scan *s, struct slice bytes, size_t limit)
     while (s->pos < limit && s->state < IS_COMPLETE) {
         s->state = (uint8_t)step(s, bytes.ptr[s->pos]);
         s->pos++;
-        skip_run(s, bytes, limit);
+        s->pos += run_len(s, slice_of(bytes.ptr + s->pos, limit - s->pos));
     }
     if (s->state == IS_COMPLETE && !s->end)
         s->end = s->pos;

@@ -106,6 +106,40 @@ check_requests(const struct head_case *cases, size_t count)
 #define H "Host: one.test\r\n"
 #define BAD REASON_REQUEST_MALFORMED
 
+static size_t
+run_slowly(struct slice s, enum char_class class)
+{
+    size_t i = 0;
+    while (i < s.len && char_is(s.ptr[i], class))
+        i++;
+    return i;
+}
+
+/* Eight bytes are looked at together: each byte in each place of runs of all lengths around that, alone and with a second one
+ * behind it, in memory of exactly their size. */
+TEST(runs_end_where_the_table_says)
+{
+    static const char seconds[] = {'a', '\t', ' ', '\r', 0x00, 0x1f, 0x7f, (char)0x80, (char)0xff};
+    for (size_t len = 0; len < 20; len++) {
+        char *text = mem_alloc(len ? len : 1);
+        struct slice s = slice_of(text, len);
+        memset(text, 'a', len);
+        for (size_t at = 0; at < len; at++) {
+            for (unsigned n = 0; n < 256 * sizeof seconds; n++) {
+                text[at] = (char)(n % 256);
+                if (at + 1 < len)
+                    text[at + 1] = seconds[n / 256];
+                bool high = (unsigned char)text[at] >= 0x80 || (at + 1 < len && (unsigned char)text[at + 1] >= 0x80);
+                CHECK_THAT(chars_value_run(s) == run_slowly(s, CHAR_VALUE) && chars_target_run(s) == run_slowly(s, CHAR_TARGET) &&
+                               chars_run(s, CHAR_TOKEN) == run_slowly(s, CHAR_TOKEN) && chars_has_obs_text(s) == high,
+                           "%u at %zu of %zu", n, at, len);
+            }
+            memset(text, 'a', len);
+        }
+        free(text);
+    }
+}
+
 TEST(character_classes_are_the_grammar)
 {
     for (int c = 0; c < 256; c++) {

@@ -26,6 +26,10 @@ char_is(char c, enum char_class class)
     return (char_classes[(unsigned char)c] & class) != 0;
 }
 
+/* How many bytes at the front of s are of that class. Of values and targets, the longest runs in a head, by eight at once. */
+size_t chars_run(struct slice s, enum char_class class);
+size_t chars_value_run(struct slice s);
+size_t chars_target_run(struct slice s);
 /* Is s not empty and of that class throughout? */
 bool chars_all(struct slice s, enum char_class class);
 /* Has s a byte above 0x7f (obs-text)? */
