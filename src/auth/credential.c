@@ -4,6 +4,7 @@
 #include "sallyport/auth/credential.h"
 
 #include "sallyport/base/encoding.h"
+#include "sallyport/base/octets.h"
 
 /* A decoded user name and prefix beside the longest token still fit; the head's own cap is of this
  * size, too. */
@@ -12,7 +13,13 @@
 static bool
 has_control_byte(struct slice s)
 {
-    for (size_t i = 0; i < s.len; i++) {
+    size_t i = 0;
+    for (; s.len - i >= OCTETS; i += OCTETS) {
+        octets c = octets_at(s.ptr + i);
+        if (octets_first((c < 0x20) | (c == 0x7f)) < OCTETS)
+            return true;
+    }
+    for (; i < s.len; i++) {
         unsigned char c = (unsigned char)s.ptr[i];
         if (c < 0x20 || c == 0x7f)
             return true;

@@ -58,6 +58,41 @@ TEST(schemes)
     }
 }
 
+/* A byte that no token has, in each place: control bytes, SP and DEL are refused wherever they stand, others never are. */
+TEST(every_byte_in_every_place)
+{
+    for (size_t len = 1; len < 26; len++) {
+        char value[64] = "Bearer ", token[64];
+        memset(value + 7, 'a', len);
+        for (size_t at = 0; at < len; at++) {
+            for (int c = 1; c < 256; c++) {
+                bool fine = c > 0x20 && c != 0x7f;
+                /* More SP before the token is none of it, SP alone is no token. */
+                bool skipped = c == ' ' && at == 0 && len > 1;
+                value[7 + at] = (char)c;
+                CHECK_THAT((read_value(value, token, sizeof token) == REASON_OK) == (fine || skipped), "byte %02x at %zu of %zu", (unsigned)c, at, len);
+            }
+            value[7 + at] = 'a';
+        }
+    }
+}
+
+/* The user name in front of a password is read by the same rule, but for SP. */
+TEST(every_byte_in_a_user_name)
+{
+    for (size_t at = 0; at < 19; at++) {
+        for (int c = 0; c < 256; c++) {
+            char plain[] = "uuuuuuuuuuuuuuuuuuu:a.b.c", token[64];
+            plain[at] = (char)c;
+            char *value = basic(plain, sizeof plain - 1);
+            bool fine = c >= 0x20 && c != 0x7f;
+            bool colon = c == ':' && at < 19; /* the token begins earlier, and has no rule against colons */
+            CHECK_THAT((read_value(value, token, sizeof token) == REASON_OK) == (fine || colon), "byte %02x at %zu", (unsigned)c, at);
+            free(value);
+        }
+    }
+}
+
 TEST(passwords)
 {
     static const struct { const char *plain; size_t len; const char *token; } rows[] = {
