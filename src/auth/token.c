@@ -147,7 +147,6 @@ token_verify(const struct token_rules *rules, const struct keyset *keys, struct 
     struct segments s;
     struct decoded d;
     struct header header;
-    struct identity *id;
     if (!err)
         err = &unread;
     enum reason reason = read_form(token, &s, &d, err);
@@ -160,12 +159,8 @@ token_verify(const struct token_rules *rules, const struct keyset *keys, struct 
     if (reason == REASON_OK)
         reason = check_signature(keys, &header, &s, &d, err);
     if (reason == REASON_OK)
-        reason = claims_read(rules, d.claims, &id, err);
-    if (reason != REASON_OK)
-        return reason;
-    sha256(s.signing_input, id->digest);
-    *ret = id;
-    return REASON_OK;
+        reason = claims_read(rules, d.claims, ret, err);
+    return reason;
 }
 
 /* -- around it -- */
@@ -199,8 +194,6 @@ token_peek(const struct token_rules *rules, struct slice token, char **ret_heade
     reason = read_header(root, &header, err);
     if (reason == REASON_OK)
         reason = claims_read(rules, d.claims, ret, err);
-    if (reason == REASON_OK)
-        sha256(s.signing_input, (*ret)->digest);
     return reason;
 }
 
@@ -215,12 +208,12 @@ token_check_time(const struct token_rules *rules, const struct identity *id, int
 }
 
 bool
-token_digest(struct slice token, unsigned char out[SHA256_SIZE], struct slice *ret_signature)
+token_split(struct slice token, struct slice *ret_signing_input, struct slice *ret_signature)
 {
     struct segments s;
     if (token.len > TOKEN_MAX || !split(token, &s))
         return false;
-    sha256(s.signing_input, out);
+    *ret_signing_input = s.signing_input;
     *ret_signature = s.signature;
     return true;
 }

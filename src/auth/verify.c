@@ -1,12 +1,14 @@
 /* The check of every request. The cache remembers that a signature was good, never that a token is:
- * time, revocation and binding are judged on each call. Keyed by the signing input, and a hit must
- * carry the very signature that verified; another signature over the same input (ECDSA has always
- * two) is verified afresh. Refusals are not remembered. One per worker and snapshot; a reload drops
- * it whole, and retired keys with it. */
+ * time, revocation and binding are judged on each call. Keyed by the signing input, which was
+ * canonical when it verified and so has one text, and a hit must carry the very signature that
+ * verified; another signature over the same input (ECDSA has always two) is verified afresh. The
+ * signature is kept as a digest: nobody can present what is found here. Refusals are not
+ * remembered. One per worker and snapshot; a reload drops it whole, and retired keys with it. */
 #include "sallyport/auth/verify.h"
 
 #include <string.h>
 
+#include "sallyport/base/digest.h"
 #include "sallyport/base/list.h"
 #include "sallyport/base/map.h"
 #include "sallyport/base/mem.h"
@@ -17,6 +19,7 @@
 struct entry {
     struct list_node node; /* in verifier.recent: first is the least recently used */
     struct identity *id;
+    struct slice input; /* the map's copy */
     unsigned char signature[SHA256_SIZE]; /* of the signature segment that verified */
     size_t weight;                        /* bytes, for the cap */
 };
@@ -25,7 +28,7 @@ struct verifier {
     struct token_rules rules; /* issuer and audience are ours */
     struct keyset *keys;
     struct revocations *revoked;
-    struct map *by_digest; /* identity.digest -> struct entry */
+    struct map *by_input; /* signing input -> struct entry */
     struct list recent;
     size_t weight; /* of all entries */
 };
@@ -39,23 +42,17 @@ verifier_new(const struct token_rules *rules, struct keyset *keys, struct revoca
     v->rules.audience = rules->audience ? mem_strdup(rules->audience) : NULL;
     v->keys = keyset_ref(keys);
     v->revoked = revocations_ref(revoked);
-    v->by_digest = map_new();
+    v->by_input = map_new();
     list_init(&v->recent);
     return v;
 }
 
 /* -- the cache -- */
 
-static struct slice
-digest_slice(const struct identity *id)
-{
-    return slice_of(id->digest, sizeof id->digest);
-}
-
 static void
 forget(struct verifier *v, struct entry *e)
 {
-    map_remove(v->by_digest, digest_slice(e->id));
+    map_remove(v->by_input, e->input);
     list_remove(&v->recent, &e->node);
     v->weight -= e->weight;
     identity_unref(e->id);
@@ -69,18 +66,34 @@ touch(struct verifier *v, struct entry *e)
     list_append(&v->recent, &e->node);
 }
 
-static void
-remember(struct verifier *v, struct identity *id, const unsigned char signature[SHA256_SIZE],
-         size_t weight)
+/* The parts of a token by which it is looked up. */
+struct lookup {
+    struct slice input;
+    unsigned char signature[SHA256_SIZE];
+};
+
+static bool
+lookup_of(struct slice token, struct lookup *ret)
 {
-    struct entry *known = map_get(v->by_digest, digest_slice(id));
+    struct slice signature;
+    if (!token_split(token, &ret->input, &signature))
+        return false;
+    sha256(signature, ret->signature);
+    return true;
+}
+
+static void
+remember(struct verifier *v, struct identity *id, const struct lookup *by)
+{
+    struct entry *known = map_get(v->by_input, by->input);
     if (known)
         forget(v, known);
     struct entry *e = mem_zalloc(sizeof *e);
+    map_put(v->by_input, by->input, e);
+    e->input = map_key(v->by_input, by->input);
     e->id = identity_ref(id);
-    memcpy(e->signature, signature, SHA256_SIZE);
-    e->weight = sizeof *e + sizeof *id + weight;
-    map_put(v->by_digest, digest_slice(id), e);
+    memcpy(e->signature, by->signature, SHA256_SIZE);
+    e->weight = sizeof *e + sizeof *id + 2 * by->input.len; /* the input, and the claims read out of it */
     list_append(&v->recent, &e->node);
     v->weight += e->weight;
     while (v->recent.count > VERIFIER_CACHE_MAX || v->weight > VERIFIER_CACHE_BYTES_MAX)
@@ -88,11 +101,10 @@ remember(struct verifier *v, struct identity *id, const unsigned char signature[
 }
 
 static struct entry *
-look_up(struct verifier *v, const unsigned char digest[SHA256_SIZE],
-        const unsigned char signature[SHA256_SIZE])
+look_up(struct verifier *v, const struct lookup *by)
 {
-    struct entry *e = map_get(v->by_digest, slice_of(digest, SHA256_SIZE));
-    return e && memcmp(e->signature, signature, SHA256_SIZE) == 0 ? e : NULL;
+    struct entry *e = map_get(v->by_input, by->input);
+    return e && memcmp(e->signature, by->signature, SHA256_SIZE) == 0 ? e : NULL;
 }
 
 void
@@ -102,7 +114,7 @@ verifier_free(struct verifier *v)
         return;
     while (!list_empty(&v->recent))
         forget(v, list_entry(list_first(&v->recent), struct entry, node));
-    map_free(v->by_digest, NULL);
+    map_free(v->by_input, NULL);
     revocations_unref(v->revoked);
     keyset_unref(v->keys);
     free((char *)(uintptr_t)v->rules.issuer);
@@ -150,26 +162,20 @@ verifier_good_until(const struct verifier *v, const struct identity *id)
 bool
 verifier_knows(struct verifier *v, struct slice token)
 {
-    unsigned char digest[SHA256_SIZE], signature[SHA256_SIZE];
-    struct slice signature_text;
-    if (!token_digest(token, digest, &signature_text))
-        return false;
-    sha256(signature_text, signature);
-    return look_up(v, digest, signature) != NULL;
+    struct lookup by;
+    return lookup_of(token, &by) && look_up(v, &by) != NULL;
 }
 
 enum reason
 verifier_check(struct verifier *v, struct slice token, const struct presentation *from,
                int64_t now_s, struct identity **ret, bool *ret_cached)
 {
-    unsigned char digest[SHA256_SIZE], signature[SHA256_SIZE];
-    struct slice signature_text;
+    struct lookup by;
     struct identity *id;
     *ret_cached = false;
-    if (!token_digest(token, digest, &signature_text))
+    if (!lookup_of(token, &by))
         return REASON_TOKEN_MALFORMED;
-    sha256(signature_text, signature);
-    struct entry *e = look_up(v, digest, signature);
+    struct entry *e = look_up(v, &by);
     if (e) {
         id = identity_ref(e->id);
         *ret_cached = true;
@@ -181,7 +187,7 @@ verifier_check(struct verifier *v, struct slice token, const struct presentation
     }
     enum reason reason = verifier_recheck(v, id, from, now_s);
     if (reason == REASON_OK && !e)
-        remember(v, id, signature, token.len);
+        remember(v, id, &by);
     if (reason == REASON_TOKEN_EXPIRED && e)
         forget(v, e);
     if (reason == REASON_OK)

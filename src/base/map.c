@@ -141,13 +141,24 @@ find(const struct map *m, struct slice key, uint64_t hash)
     }
 }
 
+static const struct entry *
+entry_of(const struct map *m, struct slice key)
+{
+    return m->count ? m->slots[find(m, key, siphash13(key))].entry : NULL;
+}
+
 void *
 map_get(const struct map *m, struct slice key)
 {
-    if (m->count == 0)
-        return NULL;
-    const struct entry *e = m->slots[find(m, key, siphash13(key))].entry;
+    const struct entry *e = entry_of(m, key);
     return e ? e->value : NULL;
+}
+
+struct slice
+map_key(const struct map *m, struct slice key)
+{
+    const struct entry *e = entry_of(m, key);
+    return e ? slice_of(e->key, e->key_len) : slice_of(NULL, 0);
 }
 
 static void

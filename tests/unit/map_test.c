@@ -64,6 +64,10 @@ TEST(keys_are_bytes_and_copied)
     CHECK(map_get(m, slice_str("")) == &empty);
     CHECK(map_put(m, slice_str("a"), &one) == &two);
     CHECK(map_count(m) == 3);
+    struct slice own = map_key(m, slice_of("a\0bc", 4));
+    CHECK(slice_equal(own, slice_of("a\0bc", 4)) && own.ptr != key);
+    CHECK(map_key(m, slice_of(key, 4)).ptr == NULL);
+    CHECK(map_remove(m, own) == &one && map_key(m, slice_of("a\0bc", 4)).ptr == NULL);
     map_free(m, NULL);
 }
 

@@ -399,6 +399,35 @@ TEST(way_10_rules_that_change_under_the_verifier)
     verifier_free(v);
 }
 
+/* 11: the signature of a cached token under claims that differ in one character, in each place; also what follows the cached input
+ * and what comes before it. */
+TEST(way_11_a_cached_signature_under_other_claims)
+{
+    struct verifier *v = verifier_with("", FORGE_P256);
+    char *token = forge_token(FORGE_P256, HEADER, CLAIMS("sb-1", "t-1"));
+    bool hit;
+    CHECK(ask(v, token, &anywhere, NOW, &hit) == REASON_OK);
+    size_t input_len = (size_t)(strrchr(token, '.') - token);
+    for (size_t i = 0; i < input_len; i++) {
+        char was = token[i];
+        token[i] = was == 'A' ? 'B' : 'A';
+        CHECK_THAT(ask(v, token, &anywhere, NOW, &hit) != REASON_OK && !hit, "byte %zu", i);
+        token[i] = was;
+    }
+    for (size_t i = 1; i < input_len; i++) {
+        char *shorter = mem_printf("%.*s%s", (int)(input_len - i), token, token + input_len);
+        CHECK_THAT(ask(v, shorter, &anywhere, NOW, &hit) != REASON_OK && !hit, "without the last %zu", i);
+        CHECK_THAT(ask(v, token + i, &anywhere, NOW, &hit) != REASON_OK && !hit, "without the first %zu", i);
+        free(shorter);
+    }
+    char *longer = mem_printf("%.*sAAAA%s", (int)input_len, token, token + input_len);
+    CHECK(ask(v, longer, &anywhere, NOW, &hit) != REASON_OK && !hit);
+    free(longer);
+    CHECK(ask(v, token, &anywhere, NOW, &hit) == REASON_OK && hit);
+    free(token);
+    verifier_free(v);
+}
+
 TEST(the_forge_closes)
 {
     forge_close();

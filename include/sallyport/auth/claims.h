@@ -11,7 +11,7 @@
 #define CLAIMS_TEXT_MAX 256     /* jti, session_id, org, user */
 #define CLAIMS_VAULTS_MAX 64
 
-/* On REASON_OK *ret is a new reference (its digest is still zero). Else the reason, and err says which claim and what was
+/* On REASON_OK *ret is a new reference. Else the reason, and err says which claim and what was
  * expected; err never holds bytes of the token that are not printable. REASON_TOKEN_MALFORMED when it is not JSON. */
 enum reason claims_read(const struct token_rules *rules, struct slice json, struct identity **ret, struct err *err);
 

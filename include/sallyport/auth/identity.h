@@ -23,7 +23,6 @@ struct identity {
     char *binding_listener;      /* BINDING_LISTENER */
     struct cidr binding_address; /* BINDING_ADDRESS */
     char binding_x5t[44];        /* BINDING_CERTIFICATE: base64url of the SHA-256 */
-    unsigned char digest[SHA256_SIZE]; /* of the signing input: names this token in caches */
 };
 
 struct identity *identity_new(void);

@@ -24,7 +24,7 @@ enum reason token_verify(const struct token_rules *rules, const struct keyset *k
 enum reason token_peek(const struct token_rules *rules, struct slice token, char **ret_header, char **ret_claims, struct identity **ret, struct err *err);
 /* Checks against the time: expired, not yet valid (nbf and iat), with leeway. */
 enum reason token_check_time(const struct token_rules *rules, const struct identity *id, int64_t now_s);
-/* The digest of the signing input of a token that has three segments; false otherwise. For caches only. */
-bool token_digest(struct slice token, unsigned char out[SHA256_SIZE], struct slice *ret_signature);
+/* The signing input of a token that has three segments, and its signature, both as sent; false otherwise. For caches only. */
+bool token_split(struct slice token, struct slice *ret_signing_input, struct slice *ret_signature);
 
 #endif
