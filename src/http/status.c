@@ -4,15 +4,13 @@
  * body, so that no input can make up a field. */
 #include "sallyport/http/status.h"
 
-#include <stdio.h>
-
 #include "sallyport/base/encoding.h"
 
-#define SENTENCE_SIZE 2048
 #define FACT_MAX 512 /* bytes of rule, instance or detail: ours, but made of policy texts */
-/* The sentence and two facts with every byte escaped (six for one), and the fixed texts. */
-#define BODY_SIZE_MAX (6 * (SENTENCE_SIZE + 2 * FACT_MAX) + 2048)
-#define REPLY_SIZE_MAX (BODY_SIZE_MAX + 2048)
+/* The rule twice, detail and instance with every byte escaped, and the fixed texts. */
+#define BODY_SIZE_MAX (4 * FACT_MAX * JSON_ESCAPE_MAX + 4096)
+#define HEAD_SIZE_MAX 2048
+#define USUAL_SIZE 1024 /* had at once, so that no usual reply grows step by step */
 
 static const struct {
     int status;
@@ -87,100 +85,142 @@ must_close(int status)
            status == 431 || status == 501;
 }
 
+static void
+say(struct buf *b, const char *text)
+{
+    buf_append_str(b, text);
+}
+
+static void
+say_uint(struct buf *b, uint64_t value)
+{
+    buf_append_uint(b, value);
+}
+
+/* Inside a JSON string; cut rather than refused. */
+static void
+quote(struct buf *b, const char *text)
+{
+    json_append_text(b, slice_str(text), FACT_MAX);
+}
+
 /* What was refused, by which rule, why, and what to do: for a person, or for an agent that reads
  * its tool's output. */
 static void
-write_sentence(char text[SENTENCE_SIZE], const struct reply_facts *facts, enum reason reason,
-               bool denied)
+write_sentence(struct buf *b, const struct reply_facts *facts, enum reason reason, bool denied)
 {
-    char target[TARGET_TEXT_SIZE] = "";
-    bool has_rule = facts->rule && facts->rule[0], has_detail = facts->detail && facts->detail[0];
-    if (facts->target)
-        target_format(facts->target, target);
-    snprintf(text, SENTENCE_SIZE, "%s%s %s%s%.*s: %s%s%.*s. What to do: %s.",
-             facts->target ? "Egress to " : "This request", target,
-             denied ? "was refused" : "failed", has_rule ? " by rule " : "", FACT_MAX,
-             has_rule ? facts->rule : "", reason_meaning(reason), has_detail ? "; " : "", FACT_MAX,
-             has_detail ? facts->detail : "", reason_advice(reason));
+    say(b, facts->target ? "Egress to " : "This request");
+    if (facts->target) {
+        buf_append_slice(b, host_slice(&facts->target->host));
+        say(b, ":");
+        say_uint(b, facts->target->port);
+    }
+    say(b, denied ? " was refused" : " failed");
+    if (facts->rule && facts->rule[0]) {
+        say(b, " by rule ");
+        quote(b, facts->rule);
+    }
+    say(b, ": ");
+    quote(b, reason_meaning(reason));
+    if (facts->detail && facts->detail[0]) {
+        say(b, "; ");
+        quote(b, facts->detail);
+    }
+    say(b, ". What to do: ");
+    quote(b, reason_advice(reason));
+    say(b, ".");
 }
 
-static bool
-append_member(struct buf *b, const char *name, const char *text, size_t max_len)
+/* A member's value, behind its colon. */
+static void
+write_value(struct buf *b, const char *text)
 {
-    if (!buf_printf(b, ",\"%s\":", name))
-        return false;
-    if (!text || !text[0])
-        return buf_append_str(b, "null");
-    json_append_string(b, slice_str(text),
-                       max_len); /* cut rather than refused; overflow shows on the buffer */
-    return !b->overflow;
+    if (text && text[0])
+        json_append_string(b, slice_str(text), FACT_MAX);
+    else
+        say(b, "null");
 }
 
-static bool
-append_target(struct buf *b, const struct target *target)
+static void
+write_target(struct buf *b, const struct target *target)
 {
-    char host[HOST_TEXT_SIZE];
-    if (!target)
-        return buf_append_str(b, ",\"host\":null,\"port\":null");
-    snprintf(host, sizeof(host), "%.*s", (int)target->host.len, target->host.text);
-    return append_member(b, "host", host, sizeof(host)) &&
-           buf_printf(b, ",\"port\":%u", target->port);
+    if (!target) {
+        say(b, ",\"host\":null,\"port\":null");
+        return;
+    }
+    say(b, ",\"host\":");
+    json_append_string(b, host_slice(&target->host), HOST_TEXT_SIZE);
+    say(b, ",\"port\":");
+    say_uint(b, target->port);
 }
 
 /* problem+json (RFC 9457). */
-static bool
+static void
 write_body(struct buf *b, const struct reply_facts *facts, enum reason reason, int status)
 {
-    char sentence[SENTENCE_SIZE];
-    write_sentence(sentence, facts, reason, status < 500);
-    return buf_printf(b, "{\"type\":\"urn:sallyport:reason:%s\"", reason_text(reason)) &&
-           append_member(b, "title", reason_meaning(reason), FACT_MAX) &&
-           buf_printf(b, ",\"status\":%d", status) &&
-           append_member(b, "detail", sentence, SENTENCE_SIZE) &&
-           append_member(b, "instance", facts->instance, FACT_MAX) &&
-           append_target(b, facts->target) &&
-           append_member(b, "reason", reason_text(reason), FACT_MAX) &&
-           append_member(b, "rule", facts->rule, FACT_MAX) && buf_append_str(b, "}\n");
+    say(b, "{\"type\":\"urn:sallyport:reason:");
+    say(b, reason_text(reason));
+    say(b, "\",\"title\":");
+    write_value(b, reason_meaning(reason));
+    say(b, ",\"status\":");
+    say_uint(b, (unsigned)status);
+    say(b, ",\"detail\":\"");
+    write_sentence(b, facts, reason, status < 500);
+    say(b, "\",\"instance\":");
+    write_value(b, facts->instance);
+    write_target(b, facts->target);
+    say(b, ",\"reason\":");
+    write_value(b, reason_text(reason));
+    say(b, ",\"rule\":");
+    write_value(b, facts->rule);
+    say(b, "}\n");
 }
 
-static bool
+static void
 write_status_line(struct buf *b, enum reason reason, int status)
 {
-    const char *kind = status >= 500 ? "failed" : "denied";
     const char *why = reason_proxy_reason(reason);
-    return buf_printf(b, "HTTP/1.1 %d Egress %s: %s\r\nx-deny-reason: %s\r\n", status, kind,
-                      reason_text(reason), reason_text(reason)) &&
-           buf_printf(b, "Proxy-Status: sallyport; error=%s%s%s\r\n", reason_proxy_error(reason),
-                      why ? "; reason=" : "", why ? why : "");
+    say(b, "HTTP/1.1 ");
+    say_uint(b, (unsigned)status);
+    say(b, status >= 500 ? " Egress failed: " : " Egress denied: ");
+    say(b, reason_text(reason));
+    say(b, "\r\nx-deny-reason: ");
+    say(b, reason_text(reason));
+    say(b, "\r\nProxy-Status: sallyport; error=");
+    say(b, reason_proxy_error(reason));
+    if (why) {
+        say(b, "; reason=");
+        say(b, why);
+    }
+    say(b, "\r\n");
 }
 
 /* Fields that belong to a status (RFC 9110 sections 11.7.1, 10.2.1 and 10.2.3). */
-static bool
+static void
 write_status_fields(struct buf *b, int status, uint32_t retry_after_s)
 {
     if (status == 407)
-        return buf_append_str(
-            b, "Proxy-Authenticate: Basic realm=\"sallyport\"\r\nProxy-Authenticate: Bearer\r\n");
+        say(b, "Proxy-Authenticate: Basic realm=\"sallyport\"\r\nProxy-Authenticate: Bearer\r\n");
     if (status == 405)
-        return buf_append_str(b,
-                              "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT\r\n");
-    if ((status == 429 || status == 503) && retry_after_s)
-        return buf_printf(b, "Retry-After: %u\r\n", retry_after_s);
-    return true;
+        say(b, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT\r\n");
+    if ((status == 429 || status == 503) && retry_after_s) {
+        say(b, "Retry-After: ");
+        say_uint(b, retry_after_s);
+        say(b, "\r\n");
+    }
 }
 
-static bool
-write_reply(struct buf *reply, struct slice body, const struct reply_facts *facts,
-            enum reason reason, int status)
+static void
+write_head(struct buf *b, const struct reply_facts *facts, enum reason reason, int status, size_t body_len)
 {
-    bool close = facts->close || must_close(status);
-    return write_status_line(reply, reason, status) &&
-           write_status_fields(reply, status, facts->retry_after_s) &&
-           buf_printf(reply, "content-type: application/problem+json\r\ncontent-length: %zu\r\n",
-                      body.len) &&
-           buf_printf(reply, "cache-control: no-store\r\n%s\r\n",
-                      close ? "Connection: close\r\n" : "") &&
-           (facts->head_request || buf_append_slice(reply, body));
+    write_status_line(b, reason, status);
+    write_status_fields(b, status, facts->retry_after_s);
+    say(b, "content-type: application/problem+json\r\ncontent-length: ");
+    say_uint(b, body_len);
+    say(b, "\r\ncache-control: no-store\r\n");
+    if (facts->close || must_close(status))
+        say(b, "Connection: close\r\n");
+    say(b, "\r\n");
 }
 
 bool
@@ -188,15 +228,20 @@ reply_write(struct buf *out, const struct reply_facts *facts)
 {
     enum reason reason = reply_reason(facts);
     int status = reply_status(reason);
-    struct buf body, reply;
+    struct buf head, body;
+    buf_init(&head, HEAD_SIZE_MAX);
     buf_init(&body, BODY_SIZE_MAX);
-    buf_init(&reply, REPLY_SIZE_MAX);
-    /* Put together first and appended as a whole: half a reply would be read together with the next
-     * one. */
-    bool ok = write_body(&body, facts, reason, status) &&
-              write_reply(&reply, buf_slice(&body), facts, reason, status) &&
-              buf_append_slice(out, buf_slice(&reply));
+    buf_reserve(&head, USUAL_SIZE);
+    buf_reserve(&body, USUAL_SIZE);
+    write_body(&body, facts, reason, status);
+    write_head(&head, facts, reason, status, buf_len(&body));
+    if (facts->head_request)
+        buf_clear(&body);
+    /* As a whole or not at all: half a reply would be read together with the next one. */
+    bool fits = !head.overflow && !body.overflow && buf_len(&head) + buf_len(&body) <= buf_room(out);
+    if (fits)
+        fits = buf_append_slice(out, buf_slice(&head)) && buf_append_slice(out, buf_slice(&body));
+    buf_done(&head);
     buf_done(&body);
-    buf_done(&reply);
-    return ok;
+    return fits;
 }
