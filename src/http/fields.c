@@ -10,19 +10,18 @@
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static bool
-name_in(struct slice name, const char *const *names, size_t count)
+name_in(struct slice name, const struct slice *names, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        if (slice_equal_nocase(name, slice_str(names[i])))
+        if (slice_equal_nocase(name, names[i]))
             return true;
     return false;
 }
 
 static bool
-name_begins(struct slice name, const char *prefix)
+name_begins(struct slice name, struct slice prefix)
 {
-    size_t len = strlen(prefix);
-    return name.len >= len && slice_equal_nocase(slice_of(name.ptr, len), slice_of(prefix, len));
+    return name.len >= prefix.len && slice_equal_nocase(slice_of(name.ptr, prefix.len), prefix);
 }
 
 /* Never copied in either direction: for this hop alone, or written anew. A bare `Proxy` field would
@@ -30,11 +29,13 @@ name_begins(struct slice name, const char *prefix)
 static bool
 is_per_hop(struct slice name)
 {
-    static const char *const names[] = {"Connection",        "Keep-Alive", "TE",
-                                        "Transfer-Encoding", "Upgrade",    "HTTP2-Settings",
-                                        "Content-Length",    "Via",        "Proxy"};
-    return name_in(name, names, COUNT(names)) || name_begins(name, "Proxy-") ||
-           name_begins(name, "Proxy_");
+    static const struct slice names[] = {
+        SLICE_LITERAL("Connection"), SLICE_LITERAL("Keep-Alive"), SLICE_LITERAL("TE"),
+        SLICE_LITERAL("Transfer-Encoding"), SLICE_LITERAL("Upgrade"),
+        SLICE_LITERAL("HTTP2-Settings"), SLICE_LITERAL("Content-Length"), SLICE_LITERAL("Via"),
+        SLICE_LITERAL("Proxy")};
+    return name_in(name, names, COUNT(names)) || name_begins(name, slice_str("Proxy-")) ||
+           name_begins(name, slice_str("Proxy_"));
 }
 
 /* What Connection cannot take away: the message would lose its meaning or its credentials, and the
@@ -42,19 +43,13 @@ is_per_hop(struct slice name)
 static bool
 is_protected(struct slice name)
 {
-    static const char *const names[] = {"Host",
-                                        "Authorization",
-                                        "Cookie",
-                                        "Set-Cookie",
-                                        "WWW-Authenticate",
-                                        "Content-Type",
-                                        "Content-Encoding",
-                                        "Content-Range",
-                                        "Range",
-                                        "Cache-Control",
-                                        "Location",
-                                        "Expect"};
-    return name_in(name, names, COUNT(names)) || name_begins(name, "Sec-WebSocket-");
+    static const struct slice names[] = {
+        SLICE_LITERAL("Host"), SLICE_LITERAL("Authorization"), SLICE_LITERAL("Cookie"),
+        SLICE_LITERAL("Set-Cookie"), SLICE_LITERAL("WWW-Authenticate"),
+        SLICE_LITERAL("Content-Type"), SLICE_LITERAL("Content-Encoding"),
+        SLICE_LITERAL("Content-Range"), SLICE_LITERAL("Range"), SLICE_LITERAL("Cache-Control"),
+        SLICE_LITERAL("Location"), SLICE_LITERAL("Expect")};
+    return name_in(name, names, COUNT(names)) || name_begins(name, slice_str("Sec-WebSocket-"));
 }
 
 static bool
@@ -74,8 +69,9 @@ is_nominated(const struct head *head, struct slice name)
 static bool
 is_method_override(struct slice name)
 {
-    static const char *const names[] = {"X-HTTP-Method-Override", "X-HTTP-Method",
-                                        "X-Method-Override"};
+    static const struct slice names[] = {
+        SLICE_LITERAL("X-HTTP-Method-Override"), SLICE_LITERAL("X-HTTP-Method"),
+        SLICE_LITERAL("X-Method-Override")};
     return name_in(name, names, COUNT(names));
 }
 
@@ -83,7 +79,8 @@ bool
 fields_pass_request(struct slice name, bool drop_method_override)
 {
     /* Trailers of requests are dropped, so announcing them would be untrue. */
-    static const char *const names[] = {"Host", "Expect", "Trailer"};
+    static const struct slice names[] = {
+        SLICE_LITERAL("Host"), SLICE_LITERAL("Expect"), SLICE_LITERAL("Trailer")};
     if (is_per_hop(name) || name_in(name, names, COUNT(names)))
         return false;
     return !drop_method_override || !is_method_override(name);
@@ -99,7 +96,8 @@ passes_request(const struct head *head, struct slice name, const struct forward_
 bool
 fields_pass_response(struct slice name)
 {
-    static const char *const names[] = {"Alt-Svc", "Alt-Used", "x-deny-reason"};
+    static const struct slice names[] = {
+        SLICE_LITERAL("Alt-Svc"), SLICE_LITERAL("Alt-Used"), SLICE_LITERAL("x-deny-reason")};
     return !is_per_hop(name) && !name_in(name, names, COUNT(names));
 }
 

@@ -119,10 +119,11 @@ reading_done(llhttp_t *parser, struct reading *r, struct slice head)
 static bool
 is_standard_method(struct slice method)
 {
-    static const char *const names[] = {"GET",   "HEAD",   "POST",    "PUT",
-                                        "PATCH", "DELETE", "OPTIONS", "CONNECT"};
+    static const struct slice names[] = {
+        SLICE_LITERAL("GET"),   SLICE_LITERAL("HEAD"),   SLICE_LITERAL("POST"),    SLICE_LITERAL("PUT"),
+        SLICE_LITERAL("PATCH"), SLICE_LITERAL("DELETE"), SLICE_LITERAL("OPTIONS"), SLICE_LITERAL("CONNECT")};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (slice_is(method, names[i]))
+        if (slice_equal(method, names[i]))
             return true;
     return false;
 }
@@ -185,12 +186,12 @@ framing_agrees(const llhttp_t *parser, size_t length_fields, uint64_t length, bo
 }
 
 struct slice
-head_field(const struct head *head, const char *name, size_t *ret_count)
+head_field_named(const struct head *head, struct slice name, size_t *ret_count)
 {
-    struct slice wanted = slice_str(name), first = {NULL, 0};
+    struct slice first = {NULL, 0};
     *ret_count = 0;
     for (size_t i = 0; i < head->field_count; i++)
-        if (slice_equal_nocase(head->fields[i].name, wanted) && (*ret_count)++ == 0)
+        if (slice_equal_nocase(head->fields[i].name, name) && (*ret_count)++ == 0)
             first = head->fields[i].value;
     return first;
 }
@@ -227,11 +228,13 @@ head_has_token(const struct head *head, const char *name, const char *token)
 static bool
 field_is_ascii_only(struct slice name)
 {
-    static const char *const names[] = {
-        "Host",   "Transfer-Encoding", "Content-Length",   "Proxy-Authorization", "Connection",
-        "Expect", "Upgrade",           "Sec-WebSocket-Key"};
+    static const struct slice names[] = {
+        SLICE_LITERAL("Host"),           SLICE_LITERAL("Transfer-Encoding"),
+        SLICE_LITERAL("Content-Length"), SLICE_LITERAL("Proxy-Authorization"),
+        SLICE_LITERAL("Connection"),     SLICE_LITERAL("Expect"),
+        SLICE_LITERAL("Upgrade"),        SLICE_LITERAL("Sec-WebSocket-Key")};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (slice_equal_nocase(name, slice_str(names[i])))
+        if (slice_equal_nocase(name, names[i]))
             return true;
     return false;
 }

@@ -26,6 +26,9 @@ slice_str(const char *text)
     return (struct slice){text, strlen(text)};
 }
 
+/* For tables of texts, whose lengths are then known beforehand. */
+#define SLICE_LITERAL(text) {(text), sizeof(text) - 1}
+
 static inline bool
 slice_equal(struct slice a, struct slice b)
 {
@@ -39,7 +42,14 @@ slice_is(struct slice a, const char *text)
 }
 
 /* ASCII case only; bytes above 0x7f compare as they are. */
-bool slice_equal_nocase(struct slice a, struct slice b);
+bool slice_same_letters(const char *a, const char *b, size_t len);
+
+static inline bool
+slice_equal_nocase(struct slice a, struct slice b)
+{
+    return a.len == b.len && slice_same_letters(a.ptr, b.ptr, a.len);
+}
+
 bool slice_starts_with(struct slice s, const char *prefix);
 bool slice_has_byte(struct slice s, char byte);
 /* The part before the first `byte`, or all of s; *ret_rest is what follows it (ptr NULL when byte is not there). */

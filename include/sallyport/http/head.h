@@ -68,7 +68,12 @@ enum reason head_parse_response(struct arena *arena, struct slice head, struct s
 enum reason method_check(struct slice method);
 
 /* The value of the only field of that name; *ret_count says how many there are (the first is returned). */
-struct slice head_field(const struct head *head, const char *name, size_t *ret_count);
+struct slice head_field_named(const struct head *head, struct slice name, size_t *ret_count);
+static inline struct slice
+head_field(const struct head *head, const char *name, size_t *ret_count)
+{
+    return head_field_named(head, slice_str(name), ret_count);
+}
 bool head_has_token(const struct head *head, const char *name, const char *token); /* in a comma-separated list */
 /* The next member of a comma-separated list without the white space around it; false at the end. *list is what is left.
  * Empty members are skipped (RFC 9110 section 5.6.1.2). */
