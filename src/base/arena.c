@@ -4,16 +4,22 @@
 
 #include <stdalign.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "sallyport/base/mem.h"
+#include "sallyport/base/sanitized.h"
 
 #define ARENA_ALIGN alignof(max_align_t)
 #define ARENA_BLOCK_MIN 2048 /* later blocks: a few headers or a path; doubled as the arena grows  \
                               */
 #define ARENA_BLOCK_MAX 65536
+/* First blocks of the usual size come and go with every exchange, and malloc is slow with blocks of
+ * that size: so many are kept. None in a sanitizer's build, which is to find what is used behind
+ * its end. */
+#define SPARES_MAX (SANITIZED ? 0 : 32)
 
 struct block {
     struct block *older;
@@ -28,6 +34,10 @@ struct arena {
     size_t next_size; /* of the block to be made next */
 };
 
+/* Not cleared: arena_alloc clears what it gives out. */
+static _Thread_local struct block *spares; /* by `older` */
+static _Thread_local unsigned spare_count;
+
 static size_t
 round_up(size_t size)
 {
@@ -35,6 +45,13 @@ round_up(size_t size)
     if (__builtin_add_overflow(size, ARENA_ALIGN - 1, &rounded))
         abort(); /* sizes are capped long before */
     return rounded & ~(ARENA_ALIGN - 1);
+}
+
+/* What an arena of ARENA_USUAL takes in its first block. */
+static bool
+is_usual(const struct block *b)
+{
+    return b->size == round_up(sizeof(struct arena)) + round_up(ARENA_USUAL);
 }
 
 static struct block *
@@ -50,11 +67,35 @@ block_new(size_t size, struct block *older)
     return b;
 }
 
+static struct block *
+first_block_new(size_t size)
+{
+    struct block *b = spares;
+    if (!b || b->size != size)
+        return block_new(size, NULL);
+    spares = b->older;
+    spare_count--;
+    b->older = NULL;
+    return b;
+}
+
+static void
+first_block_free(struct block *b)
+{
+    if (!is_usual(b) || spare_count == SPARES_MAX) {
+        free(b);
+        return;
+    }
+    b->older = spares;
+    spares = b;
+    spare_count++;
+}
+
 struct arena *
 arena_new(size_t first_size)
 {
     size_t own = round_up(sizeof(struct arena));
-    struct block *b = block_new(own + round_up(first_size), NULL);
+    struct block *b = first_block_new(own + round_up(first_size));
     struct arena *arena = (struct arena *)(void *)b->data;
     b->used = own;
     *arena = (struct arena){.newest = b, .first = b, .next_size = ARENA_BLOCK_MIN};
@@ -79,7 +120,7 @@ arena_free(struct arena *arena)
     if (!arena)
         return;
     arena_reset(arena);
-    free(arena->first); /* and with it the arena */
+    first_block_free(arena->first); /* and with it the arena */
 }
 
 static void

@@ -14,17 +14,7 @@
 #include <unistd.h>
 
 #include "sallyport/base/diag.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(undefined_behavior_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
+#include "sallyport/base/sanitized.h"
 
 /* The build in which `make check` counts instructions: callgrind works inside the process and knows no filters. */
 #ifdef SALLYPORT_INSTRUMENTED

@@ -19,7 +19,6 @@
 #include "sallyport/proxy/transparent.h"
 #include "sallyport/proxy/tunnel.h"
 
-#define EXCHANGE_ARENA 4096
 #define RETRY_AFTER_S 10
 #define RAW_TARGET_MAX 1024 /* of a head that cannot be parsed, for its record */
 /* How many bytes upstream are counted before they are taken from the shared budget: one atomic add a burst. */
@@ -72,7 +71,7 @@ exchange_enter(struct exchange *x, enum exchange_state next)
 static struct ask *
 ask_new(void)
 {
-    struct arena *arena = arena_new(EXCHANGE_ARENA);
+    struct arena *arena = arena_new(ARENA_USUAL);
     struct ask *ask = arena_alloc(arena, sizeof *ask);
     ask->arena = arena;
     ask->denied = REASON_OK;

@@ -323,7 +323,7 @@ read_response_head(struct forward *f)
         break;
     }
     arena_free(f->arena);
-    f->arena = arena_new(4096);
+    f->arena = arena_new(ARENA_USUAL);
     struct slice head = arena_dup(f->arena, slice_of(bytes.ptr + f->scan.start, f->scan.end - f->scan.start));
     enum reason r = head_parse_response(f->arena, head, f->x->ask->head.method, &f->response);
     buf_consume(&f->up_in, f->scan.end);

@@ -102,7 +102,7 @@ take_answer(struct parent *p, struct slice bytes)
 {
     struct exchange *x = p->x;
     struct head head;
-    struct arena *arena = arena_new(4096);
+    struct arena *arena = arena_new(ARENA_USUAL);
     enum reason r = head_parse_response(arena, bytes, slice_str("CONNECT"), &head);
     if (r == REASON_OK && head.status / 100 != 2) {
         r = reason_of_answer(&head);

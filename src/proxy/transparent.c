@@ -98,7 +98,7 @@ name_by_host(struct client *c)
     enum head_scan_status status = head_scan(&scan, bytes, (size_t)snapshot_settings(c->proxy->snapshot)->head_bytes);
     if (status == HEAD_SCAN_MORE && !c->eof && buf_room(&c->in))
         return false;
-    struct arena *arena = arena_new(4096);
+    struct arena *arena = arena_new(ARENA_USUAL);
     enum reason r = status == HEAD_SCAN_COMPLETE
                         ? head_parse_request(arena, slice_of(bytes.ptr + scan.start, scan.end - scan.start), &head)
                         : REASON_REQUEST_MALFORMED;

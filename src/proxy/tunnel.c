@@ -422,7 +422,7 @@ peek_plain(struct tunnel *t)
         break;
     case HEAD_SCAN_COMPLETE: {
         struct head head;
-        struct arena *arena = arena_new(4096);
+        struct arena *arena = arena_new(ARENA_USUAL);
         r = head_parse_request(arena, slice_of(bytes.ptr + t->scan->start, t->scan->end - t->scan->start), &head);
         if (r == REASON_OK)
             r = check_plain_head(t->x, &head);

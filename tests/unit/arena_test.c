@@ -34,6 +34,24 @@ TEST(the_first_block_serves_the_usual_case)
     arena_free(a);
 }
 
+/* Blocks of the usual size come back: what another arena left in them must not. */
+TEST(blocks_that_are_used_again_are_zeroed_when_given_out)
+{
+    struct arena *arenas[100];
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < sizeof arenas / sizeof arenas[0]; i++) {
+            arenas[i] = arena_new(i % 3 ? ARENA_USUAL : 512 * (1 + i % 7));
+            unsigned char *p = arena_alloc(arenas[i], 512), *q = arena_alloc(arenas[i], ARENA_USUAL);
+            for (size_t k = 0; k < 512; k++)
+                CHECK(p[k] == 0 && q[k] == 0);
+            memset(p, (int)i, 512);
+            memset(q, (int)i, ARENA_USUAL);
+        }
+        for (size_t i = 0; i < sizeof arenas / sizeof arenas[0]; i++)
+            arena_free(arenas[i]);
+    }
+}
+
 TEST(copies_are_terminated)
 {
     struct arena *a = arena_new(16);

@@ -8,7 +8,9 @@
 
 struct arena;
 
-/* first_size: bytes of the first block, chosen so that the usual case needs no second one. */
+/* first_size: bytes of the first block, chosen so that the usual case needs no second one. Blocks for ARENA_USUAL are kept for
+ * the next arena of that size. */
+#define ARENA_USUAL 4096
 struct arena *arena_new(size_t first_size);
 void arena_free(struct arena *arena); /* NULL is fine */
 void arena_reset(struct arena *arena); /* frees all but the first block */
