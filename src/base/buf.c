@@ -92,31 +92,6 @@ buf_consume(struct buf *b, size_t len)
 }
 
 bool
-buf_append(struct buf *b, const void *data, size_t len)
-{
-    if (len == 0)
-        return true;
-    char *at = buf_reserve(b, len);
-    if (!at)
-        return false;
-    memcpy(at, data, len);
-    b->end += len;
-    return true;
-}
-
-bool
-buf_append_slice(struct buf *b, struct slice s)
-{
-    return buf_append(b, s.ptr, s.len);
-}
-
-bool
-buf_append_str(struct buf *b, const char *text)
-{
-    return buf_append(b, text, strlen(text));
-}
-
-bool
 buf_append_uint(struct buf *b, uint64_t value)
 {
     char digits[DECIMAL_MAX];

@@ -24,15 +24,25 @@ void buf_release(struct buf *b); /* drops the memory too when no byte is held (i
 static inline size_t buf_len(const struct buf *b) { return b->end - b->start; }
 static inline struct slice buf_slice(const struct buf *b) { return slice_of(b->data ? b->data + b->start : "", b->end - b->start); }
 static inline size_t buf_room(const struct buf *b) { return b->end - b->start < b->cap ? b->cap - (b->end - b->start) : 0; }
-/* False, and nothing appended, when the cap would be passed. */
-bool buf_append(struct buf *b, const void *data, size_t len);
-bool buf_append_slice(struct buf *b, struct slice s);
-bool buf_append_str(struct buf *b, const char *text);
-bool buf_append_uint(struct buf *b, uint64_t value); /* decimal */
-bool buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Room for `len` bytes to be written at the returned place, then buf_commit(b, n <= len). NULL past the cap. */
 char *buf_reserve(struct buf *b, size_t len);
 void buf_commit(struct buf *b, size_t len);
 void buf_consume(struct buf *b, size_t len); /* drops from the front; len <= buf_len */
+/* False, and nothing appended, when the cap would be passed. */
+static inline bool
+buf_append(struct buf *b, const void *data, size_t len)
+{
+    bool fits = len <= b->size - b->end && len <= buf_room(b);
+    char *at = fits ? b->data + b->end : buf_reserve(b, len);
+    if (len == 0 || !at)
+        return len == 0;
+    memcpy(at, data, len);
+    b->end += len;
+    return true;
+}
+static inline bool buf_append_slice(struct buf *b, struct slice s) { return buf_append(b, s.ptr, s.len); }
+static inline bool buf_append_str(struct buf *b, const char *text) { return buf_append(b, text, strlen(text)); }
+bool buf_append_uint(struct buf *b, uint64_t value); /* decimal */
+bool buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif
