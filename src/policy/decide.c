@@ -3,10 +3,9 @@
  * the length of any list. Zero is deny; what cannot be told is never taken for an allow. */
 #include "sallyport/policy/decide.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "sallyport/base/encoding.h"
 #include "sallyport/policy/model.h"
 
 #define PATH_SEEN_MAX 65536 /* a longer path is not matched: no head is that large with the default limits */
@@ -56,25 +55,44 @@ policy_knows_method(const struct policy *policy, struct slice method)
 
 /* ---- the verdict ---- */
 
-static void settle(struct verdict *v, enum action action, enum reason reason, enum source source, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
-
-static void
-settle(struct verdict *v, enum action action, enum reason reason, enum source source, const char *fmt, ...)
+/* As much of it as has room; end leaves one byte for the terminator. */
+static char *
+put(char *at, const char *end, struct slice text)
 {
-    va_list args;
+    size_t room = (size_t)(end - at);
+    return mempcpy(at, text.ptr, text.len < room ? text.len : room);
+}
+
+/* By hand: this is written for every request. */
+static void
+settle(struct verdict *v, enum action action, enum reason reason, enum source source, const char *list, const char *name)
+{
+    const char *end = v->rule + sizeof v->rule - 1;
     v->action = action;
     v->reason = reason;
     v->source = source;
-    va_start(args, fmt);
-    vsnprintf(v->rule, sizeof v->rule, fmt, args);
-    va_end(args);
+    *put(put(v->rule, end, slice_str(list)), end, slice_str(name)) = '\0';
+}
+
+/* list[index], and the entry's own name where it has one. */
+static void
+settle_entry(struct verdict *v, enum action action, enum reason reason, enum source source, const char *list, size_t index, const char *name)
+{
+    char entry[RULE_TEXT_SIZE] = "[";
+    char *at = entry + 1 + decimal_encode(index, entry + 1);
+    *at++ = ']';
+    if (name) {
+        *at++ = ' ';
+        at = put(at, entry + sizeof entry - 1, slice_str(name));
+    }
+    *at = '\0';
+    settle(v, action, reason, source, list, entry);
 }
 
 static void
 settle_rule(struct verdict *v, enum action action, enum reason reason, const struct policy *p, const struct rule *r)
 {
-    settle(v, action, reason, SOURCE_POLICY, "rules[%zu]%s%s", (size_t)(r - p->rules), r->id ? " " : "", r->id ? r->id : "");
+    settle_entry(v, action, reason, SOURCE_POLICY, "rules", (size_t)(r - p->rules), r->id);
 }
 
 /* "A refusal is method_not_allowed if a rule matches in all but method, else path_not_allowed if in all but path, else
@@ -258,7 +276,7 @@ in_servers(struct judging *j, struct verdict *v)
             j->missed_path = true;
             continue;
         }
-        settle(v, ACTION_ALLOW, REASON_OK, SOURCE_MCP, "mcp_servers[%u] %s", index, s->name);
+        settle_entry(v, ACTION_ALLOW, REASON_OK, SOURCE_MCP, "mcp_servers", index, s->name);
         return true;
     }
     return false;
@@ -294,7 +312,7 @@ in_registries(struct judging *j, struct verdict *v)
     j->port_closed |= found == HOSTS_PORT_CLOSED;
     if (found != HOSTS_MATCH || !may_use_registry(j, v, &manager))
         return false;
-    settle(v, ACTION_ALLOW, REASON_OK, SOURCE_REGISTRIES, "package_managers.%s", registries_name(r, manager));
+    settle(v, ACTION_ALLOW, REASON_OK, SOURCE_REGISTRIES, "package_managers.", registries_name(r, manager));
     return true;
 }
 
@@ -318,9 +336,9 @@ in_unrestricted(struct judging *j, struct verdict *v)
     }
     const char *category = blocklist_match(j->p->context->blocklist, &j->key);
     if (category)
-        settle(v, ACTION_DENY, REASON_HOST_BLOCKED, SOURCE_BLOCKLIST, "safety-blocklist.%s", category);
+        settle(v, ACTION_DENY, REASON_HOST_BLOCKED, SOURCE_BLOCKLIST, "safety-blocklist.", category);
     else
-        settle(v, ACTION_ALLOW, REASON_OK, SOURCE_POLICY, "networking.type unrestricted");
+        settle(v, ACTION_ALLOW, REASON_OK, SOURCE_POLICY, "networking.type unrestricted", "");
     return true;
 }
 
@@ -331,7 +349,7 @@ in_parents(struct judging *j, struct verdict *v)
 {
     if (!j->p->to_parent || is_mapped(&j->q->target->host))
         return false;
-    settle(v, ACTION_ALLOW, REASON_OK, SOURCE_POLICY, "networking.type parent");
+    settle(v, ACTION_ALLOW, REASON_OK, SOURCE_POLICY, "networking.type parent", "");
     return true;
 }
 
@@ -342,13 +360,13 @@ walk_lists(struct judging *j, struct verdict *v)
     uint32_t index;
 
     if (in_list(j, p->allowed, &index))
-        settle(v, ACTION_ALLOW, REASON_OK, SOURCE_POLICY, "allowed_hosts[%u]", index);
+        settle_entry(v, ACTION_ALLOW, REASON_OK, SOURCE_POLICY, "allowed_hosts", index, NULL);
     else if ((p->mcp_on && in_servers(j, v)) || (p->managers_on && !j->special && in_registries(j, v)))
         return;
     else if (in_list(j, p->context->platform, &index))
-        settle(v, ACTION_ALLOW, REASON_OK, SOURCE_OPERATOR, "platform_hosts[%u]", index);
+        settle_entry(v, ACTION_ALLOW, REASON_OK, SOURCE_OPERATOR, "platform_hosts", index, NULL);
     else if (!in_unrestricted(j, v) && !in_parents(j, v))
-        settle(v, ACTION_DENY, refusal(j, true), SOURCE_POLICY, "%s", "");
+        settle(v, ACTION_DENY, refusal(j, true), SOURCE_POLICY, "", "");
 }
 
 /* ---- what comes before and after ---- */
@@ -362,17 +380,17 @@ is_barred(struct judging *j, struct verdict *v)
     uint32_t index;
 
     if (hosts_find(c->blocked, &j->key, port, true, HOSTS_ANY, &index) == HOSTS_MATCH) {
-        settle(v, ACTION_DENY, REASON_HOST_BLOCKED, SOURCE_OPERATOR, "blocked_hosts[%u]", index);
+        settle_entry(v, ACTION_DENY, REASON_HOST_BLOCKED, SOURCE_OPERATOR, "blocked_hosts", index, NULL);
         return true;
     }
     if (hosts_find(j->p->blocked, &j->key, port, true, HOSTS_ANY, &index) == HOSTS_MATCH) {
-        settle(v, ACTION_DENY, REASON_HOST_BLOCKED, SOURCE_POLICY, "blocked_hosts[%u]", index);
+        settle_entry(v, ACTION_DENY, REASON_HOST_BLOCKED, SOURCE_POLICY, "blocked_hosts", index, NULL);
         return true;
     }
     /* Names that mean nothing in public are the parent's to know: no query is made here. */
     if (j->special && !j->p->to_parent && hosts_find(c->overrides, &j->key, port, true, HOSTS_EXACT_ONLY, &index) != HOSTS_MATCH &&
         hosts_find(j->p->private_hosts, &j->key, port, true, HOSTS_ANY, &index) != HOSTS_MATCH) {
-        settle(v, ACTION_DENY, REASON_HOST_NOT_ALLOWED, SOURCE_BUILTIN, "special names: %s", j->special);
+        settle(v, ACTION_DENY, REASON_HOST_NOT_ALLOWED, SOURCE_BUILTIN, "special names: ", j->special);
         return true;
     }
     return false;
