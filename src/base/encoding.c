@@ -129,14 +129,12 @@ base64_encode(struct slice in, char *out)
 size_t
 decimal_encode(uint64_t value, char out[DECIMAL_MAX])
 {
-    char digits[DECIMAL_MAX];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    memcpy(out, digits + at, sizeof digits - at);
-    return sizeof digits - at;
+    size_t len = 1;
+    for (uint64_t rest = value; rest >= 10; rest /= 10)
+        len++;
+    for (size_t at = len; at-- > 0; value /= 10)
+        out[at] = (char)('0' + value % 10);
+    return len;
 }
 
 void

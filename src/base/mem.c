@@ -29,10 +29,16 @@ mem_alloc(size_t size)
     return p;
 }
 
+/* glibc's calloc looks for memory where its malloc only goes when it has none of that size at hand; of large blocks it knows
+ * which come from the kernel as zeros. */
+#define SMALL 1024
+
 void *
 mem_zalloc(size_t size)
 {
-    void *p = calloc(1, size ? size : 1);
+    if (size <= SMALL)
+        return memset(mem_alloc(size), 0, size);
+    void *p = calloc(1, size);
     if (!p)
         die_of_memory();
     return p;
