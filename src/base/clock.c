@@ -75,15 +75,10 @@ civil_from_days(unsigned days)
     return (struct civil){era * 400 + year + (month <= 2), month, day};
 }
 
-void
-clock_format_utc(int64_t wall_us, char text[CLOCK_TEXT_SIZE])
+/* All but the fraction, which is left at zeros. */
+static void
+format_second(int64_t seconds, char text[CLOCK_TEXT_SIZE])
 {
-    if (wall_us < 0)
-        wall_us = 0;
-    if (wall_us > WALL_MAX_US)
-        wall_us = WALL_MAX_US;
-    unsigned micros = (unsigned)(wall_us % 1000000);
-    int64_t seconds = wall_us / 1000000;
     unsigned in_day = (unsigned)(seconds % 86400);
     struct civil date = civil_from_days((unsigned)(seconds / 86400));
     memcpy(text, "0000-00-00T00:00:00.000000Z", CLOCK_TEXT_SIZE);
@@ -93,7 +88,24 @@ clock_format_utc(int64_t wall_us, char text[CLOCK_TEXT_SIZE])
     put_digits(text + 11, in_day / 3600, 2);
     put_digits(text + 14, in_day / 60 % 60, 2);
     put_digits(text + 17, in_day % 60, 2);
-    put_digits(text + 20, micros, 6);
+}
+
+void
+clock_format_utc(int64_t wall_us, char text[CLOCK_TEXT_SIZE])
+{
+    /* Of thousands of records a second, only the fraction differs. */
+    static _Thread_local int64_t last_second = -1;
+    static _Thread_local char last_text[CLOCK_TEXT_SIZE];
+    if (wall_us < 0)
+        wall_us = 0;
+    if (wall_us > WALL_MAX_US)
+        wall_us = WALL_MAX_US;
+    if (wall_us / 1000000 != last_second) {
+        last_second = wall_us / 1000000;
+        format_second(last_second, last_text);
+    }
+    memcpy(text, last_text, CLOCK_TEXT_SIZE);
+    put_digits(text + 20, (unsigned)(wall_us % 1000000), 6);
 }
 
 static int64_t
