@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "sallyport/base/encoding.h"
+#include "sallyport/base/octets.h"
 #include "sallyport/record/record.h"
 
 #define HEX_LEN (SHA256_HEX_SIZE - 1)
@@ -40,9 +41,10 @@ has_ts(struct slice s)
     _Static_assert(sizeof form - 1 == RECORD_TS_LEN, "the form is that of a time");
     if (s.len < RECORD_TS_LEN)
         return false;
-    for (size_t i = 0; i < RECORD_TS_LEN; i++) {
-        bool fits = form[i] == '0' ? s.ptr[i] >= '0' && s.ptr[i] <= '9' : s.ptr[i] == form[i];
-        if (!fits)
+    for (size_t i = 0; i < RECORD_TS_LEN; i += OCTETS) {
+        size_t at = i + OCTETS <= RECORD_TS_LEN ? i : RECORD_TS_LEN - OCTETS; /* the last eight overlap */
+        octets c = octets_at(s.ptr + at), f = octets_at(form + at);
+        if (octets_first(((f == '0') & ((c < '0') | (c > '9'))) | ((f != '0') & (c != f))) < OCTETS)
             return false;
     }
     return true;
