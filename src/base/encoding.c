@@ -2,8 +2,6 @@
  * request that is not in the cache. */
 #include "sallyport/base/encoding.h"
 
-#include "sallyport/base/octets.h"
-
 #define BAD 0xff
 
 static const char url_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -172,22 +170,9 @@ hex_decode(struct slice in, unsigned char *out, size_t out_len)
     return true;
 }
 
-static const bool json_plain[256] = {
+const bool json_plain[256] = {
     [' '] = true, ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
 };
-
-size_t
-json_plain_run(struct slice s)
-{
-    size_t i = 0, fine = OCTETS;
-    for (; fine == OCTETS && s.len - i >= OCTETS; i += fine) {
-        octets c = octets_at(s.ptr + i);
-        fine = octets_first((c < ' ') | (c > '~') | (c == '"') | (c == '\\'));
-    }
-    while (fine == OCTETS && i < s.len && json_plain[(unsigned char)s.ptr[i]])
-        i++;
-    return i;
-}
 
 size_t
 json_escape(unsigned char c, char out[JSON_ESCAPE_MAX])
