@@ -2,23 +2,25 @@
  * request that is not in the cache. */
 #include "sallyport/base/encoding.h"
 
-#define BAD 0xff
-
 static const char url_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 static const char std_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char hex_digits[] = "0123456789abcdef";
 
-/* Value of a digit in 0..63, or BAD. */
+/* What a digit means in each of the four places of a group: its six bits where they belong in the 24, or NO_DIGIT. */
+#define NO_DIGIT (1u << 31)
 struct alphabet {
-    unsigned char value[256];
+    uint32_t bits[4][256];
 };
 
 static void
 alphabet_fill(struct alphabet *a, const char *digits)
 {
-    memset(a->value, BAD, sizeof a->value);
-    for (unsigned i = 0; i < 64; i++)
-        a->value[(unsigned char)digits[i]] = (unsigned char)i;
+    for (unsigned place = 0; place < 4; place++) {
+        for (unsigned c = 0; c < 256; c++)
+            a->bits[place][c] = NO_DIGIT;
+        for (unsigned i = 0; i < 64; i++)
+            a->bits[place][(unsigned char)digits[i]] = i << (18 - 6 * place);
+    }
 }
 
 static struct alphabet url_alphabet, std_alphabet;
@@ -35,14 +37,14 @@ alphabets_fill(void)
 static bool
 decode_tail(const struct alphabet *a, const unsigned char *p, size_t left, unsigned char *out)
 {
-    unsigned v0 = a->value[p[0]], v1 = a->value[p[1]], v2 = left == 3 ? a->value[p[2]] : 0;
-    if ((v0 | v1 | v2) & 0x80)
+    uint32_t group = a->bits[0][p[0]] | a->bits[1][p[1]] | (left == 3 ? a->bits[2][p[2]] : 0);
+    if (group & NO_DIGIT)
         return false;
-    out[0] = (unsigned char)(v0 << 2 | v1 >> 4);
+    out[0] = (unsigned char)(group >> 16);
     if (left == 2)
-        return (v1 & 0x0f) == 0;
-    out[1] = (unsigned char)(v1 << 4 | v2 >> 2);
-    return (v2 & 0x03) == 0;
+        return (group & 0xffff) == 0;
+    out[1] = (unsigned char)(group >> 8);
+    return (group & 0xff) == 0;
 }
 
 static bool
@@ -53,13 +55,12 @@ decode_unpadded(const struct alphabet *a, struct slice in, unsigned char *out, s
     if (left == 1)
         return false;
     for (size_t i = 0; i < whole; i += 4) {
-        unsigned v0 = a->value[p[i]], v1 = a->value[p[i + 1]], v2 = a->value[p[i + 2]],
-                 v3 = a->value[p[i + 3]];
-        if ((v0 | v1 | v2 | v3) & 0x80)
+        uint32_t group = a->bits[0][p[i]] | a->bits[1][p[i + 1]] | a->bits[2][p[i + 2]] | a->bits[3][p[i + 3]];
+        if (group & NO_DIGIT)
             return false;
-        out[len++] = (unsigned char)(v0 << 2 | v1 >> 4);
-        out[len++] = (unsigned char)(v1 << 4 | v2 >> 2);
-        out[len++] = (unsigned char)(v2 << 6 | v3);
+        out[len++] = (unsigned char)(group >> 16);
+        out[len++] = (unsigned char)(group >> 8);
+        out[len++] = (unsigned char)group;
     }
     if (left > 0) {
         if (!decode_tail(a, p + whole, left, out + len))
@@ -145,6 +146,8 @@ hex_encode(const void *in, size_t len, char *out)
     }
     out[2 * len] = '\0';
 }
+
+#define BAD 0xff
 
 static unsigned
 hex_value(char c)

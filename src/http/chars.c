@@ -56,7 +56,7 @@ chars_target_run(struct slice s)
     size_t i = 0, fine = OCTETS;
     for (; fine == OCTETS && s.len - i >= OCTETS; i += fine) {
         octets c = octets_at(s.ptr + i);
-        fine = octets_first((c <= ' ') | (c > '~'));
+        fine = octets_first(octets_outside(c, '!', '~'));
     }
     return fine < OCTETS ? i : run_from(s, i, CHAR_TARGET);
 }

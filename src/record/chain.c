@@ -44,7 +44,7 @@ has_ts(struct slice s)
     for (size_t i = 0; i < RECORD_TS_LEN; i += OCTETS) {
         size_t at = i + OCTETS <= RECORD_TS_LEN ? i : RECORD_TS_LEN - OCTETS; /* the last eight overlap */
         octets c = octets_at(s.ptr + at), f = octets_at(form + at);
-        if (octets_first(((f == '0') & ((c < '0') | (c > '9'))) | ((f != '0') & (c != f))) < OCTETS)
+        if (octets_first(((f == '0') & octets_outside(c, '0', '9')) | ((f != '0') & (c != f))) < OCTETS)
             return false;
     }
     return true;

@@ -46,6 +46,29 @@ TEST(base64url_is_canonical)
     CHECK(base64url_decode(slice_str(""), out, &len) && len == 0);
 }
 
+/* Each pair of bytes, and each third byte behind the pairs that may have one: as many texts are taken as there are values. */
+TEST(every_tail_has_one_text)
+{
+    unsigned char out[8];
+    char again[8];
+    size_t len, pairs = 0, threes = 0;
+    for (unsigned n = 0; n < 0x10000; n++) {
+        char text[3] = {(char)(n >> 8), (char)n, 0};
+        if (base64url_decode(slice_of(text, 2), out, &len)) {
+            CHECK(len == 1 && base64url_encode(slice_of(out, len), again) == 2 && memcmp(text, again, 2) == 0);
+            pairs++;
+        }
+        for (unsigned c = 0; c < 0x100; c++) {
+            text[2] = (char)c;
+            if (base64url_decode(slice_of(text, 3), out, &len)) {
+                CHECK(len == 2 && base64url_encode(slice_of(out, len), again) == 3 && memcmp(text, again, 3) == 0);
+                threes++;
+            }
+        }
+    }
+    CHECK(pairs == 0x100 && threes == 0x10000);
+}
+
 TEST(base64_padding_is_right_or_absent)
 {
     static const char *const bad[] = {

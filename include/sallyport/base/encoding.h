@@ -30,7 +30,7 @@ json_plain_run(struct slice s)
     size_t i = 0;
     for (; s.len - i >= OCTETS; i += OCTETS) {
         octets c = octets_at(s.ptr + i);
-        size_t fine = octets_first((c < ' ') | (c > '~') | (c == '"') | (c == '\\'));
+        size_t fine = octets_first(octets_outside(c, ' ', '~') | (c == '"') | (c == '\\'));
         if (fine < OCTETS)
             return i + fine;
     }

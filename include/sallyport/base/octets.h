@@ -20,6 +20,13 @@ octets_at(const char *p)
     return bytes;
 }
 
+static inline octets_found
+octets_outside(octets bytes, unsigned char first, unsigned char last)
+{
+    unsigned char width = (unsigned char)(last - first);
+    return (octets_found)((bytes - first) > width); /* what is below wraps around */
+}
+
 /* Which of the eight is the first that was found; OCTETS when none was. */
 static inline size_t
 octets_first(octets_found found)
