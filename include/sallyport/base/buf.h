@@ -32,10 +32,12 @@ void buf_consume(struct buf *b, size_t len); /* drops from the front; len <= buf
 static inline bool
 buf_append(struct buf *b, const void *data, size_t len)
 {
+    if (len == 0)
+        return true;
     bool fits = len <= b->size - b->end && len <= buf_room(b);
     char *at = fits ? b->data + b->end : buf_reserve(b, len);
-    if (len == 0 || !at)
-        return len == 0;
+    if (!at)
+        return false;
     memcpy(at, data, len);
     b->end += len;
     return true;
