@@ -27,7 +27,8 @@ struct listener {
     accept_fn *on_accept;
     void *owner;
     int fd;
-    int batch;
+    int batch;         /* the most that are accepted in one turn */
+    int expected;      /* how many to ask for in the next one */
     unsigned pauses;   /* by the owner */
     bool resting;      /* by us: until the retry timer */
     bool starved;      /* resting for want of descriptors or memory */
@@ -89,13 +90,16 @@ error_is_of_connection(int error)
     return false;
 }
 
+/* As many as came lately, twice as many when all those were there. To ask on until nobody is left would cost each connection that
+ * comes alone a second call; who is left over is told of by the loop. */
 static void
 on_waiting(evutil_socket_t fd, short what, void *arg)
 {
     struct listener *ln = arg;
     (void)fd;
     (void)what;
-    for (int i = 0; i < ln->batch && ln->armed; i++) {
+    int most = ln->expected;
+    for (int i = 0; i < most && ln->armed; i++) {
         struct sockaddr_storage from = {0}; /* a unix socket's peer has none */
         socklen_t len = sizeof from;
         int client = accept4(ln->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -103,13 +107,16 @@ on_waiting(evutil_socket_t fd, short what, void *arg)
             ln->on_accept(ln->owner, client, (struct sockaddr *)&from); /* may pause or free the listener */
             continue;
         }
-        if (errno == EAGAIN)
+        if (errno == EAGAIN) {
+            ln->expected = i > 0 ? i : 1;
             return;
+        }
         if (!error_is_of_connection(errno)) {
             listener_rest(ln, errno);
             return;
         }
     }
+    ln->expected = most * 2 < ln->batch ? most * 2 : ln->batch;
 }
 
 /* exclusive: the socket is shared with other workers, each of which should be woken for connections of its own. libevent
@@ -122,6 +129,7 @@ listener_new(struct loop *l, int fd, bool exclusive, accept_fn *on_accept, void 
     ln->loop = l;
     ln->fd = fd;
     ln->batch = exclusive ? BATCH_SHARED : BATCH_MAX;
+    ln->expected = 1;
     ln->on_accept = on_accept;
     ln->owner = owner;
     stream_tune_listener(fd);
