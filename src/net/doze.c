@@ -4,6 +4,7 @@
 
 #include <openssl/crypto.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "sallyport/base/mem.h"
 
@@ -76,8 +77,9 @@ place_give(void *place)
         places.free_size = places.free_size ? places.free_size * 2 : PLACES_STEP;
         places.free = mem_realloc(places.free, places.free_size * sizeof *places.free);
     }
-    if (places.free_count >= PLACES_WARM)
-        (void)place_empty(place);
+    /* The secrets of the connection's keys are in it, which SSL_free leaves. */
+    if (places.free_count < PLACES_WARM || !place_empty(place))
+        mem_wipe(place, PLACE_SIZE);
     places.free[places.free_count++] = (uint32_t)((size_t)((char *)place - places.start) / PLACE_SIZE);
 }
 
@@ -116,6 +118,10 @@ void
 doze_setup(void)
 {
     size_t size = (size_t)PLACES_MAX * PLACE_SIZE;
+    /* Where pages are larger than a place, its neighbours would be emptied with it. */
+    long page = sysconf(_SC_PAGESIZE);
+    if (page <= 0 || PLACE_SIZE % page != 0)
+        return;
     if (places.start || CRYPTO_set_mem_functions(take_memory, NULL, give_memory) != 1)
         return;
     void *start = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

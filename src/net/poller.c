@@ -29,6 +29,8 @@ edges_of(uint32_t events)
         edges |= EDGE_OUT;
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
         edges |= EDGE_END;
+    if (events & EPOLLPRI)
+        edges |= EDGE_URGENT;
     return edges;
 }
 

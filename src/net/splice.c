@@ -97,7 +97,7 @@ splicer_free(struct splicer *s)
 struct splice *
 splice_take(struct splicer *s, struct stream *from, struct stream *to)
 {
-    if (s->unable || stream_raw_fd(from) < 0 || stream_raw_fd(to) < 0)
+    if (s->unable || !stream_can_splice_in(from) || stream_raw_fd(to) < 0)
         return NULL;
     struct splice *p = take_kept(s);
     return p ? p : pipe_new(s);

@@ -60,6 +60,7 @@ struct stream {
     bool hears_out : 1;        /* it also tells of room: from the first write that found none */
     bool drained : 1;          /* there was no more to read; an edge says when there is */
     bool blocked : 1;          /* there was no room to write; an edge says when there is */
+    bool urged : 1;            /* urgent data came: splice stops in front of it for good */
     bool peer_ended : 1;       /* an end is behind what can be read, so a short read empties nothing */
     bool in_event : 1;         /* inside the owner's callback: settle once, after it */
     bool write_broken : 1;     /* writing failed; what the peer sent before can still be read */
@@ -110,7 +111,9 @@ static bool
 stream_can_shake_hands(const struct stream *s)
 {
     const struct tls_side *t = s->tls;
-    return t->to_begin || t->first_at < t->first_len || (t->handshake_wants_write ? !s->blocked : !s->drained);
+    if (t->handshake_wants_write)
+        return !s->blocked;
+    return t->to_begin || t->first_at < t->first_len || !s->drained;
 }
 
 static bool
@@ -215,13 +218,6 @@ socket_read(struct stream *s, void *data, size_t size)
     return n;
 }
 
-/* What a write of any kind has come to. The kernel promises an edge after EAGAIN and after a short write, not after ENOBUFS. */
-static void
-socket_wrote(struct stream *s, ssize_t n, size_t size)
-{
-    s->blocked = n < 0 ? errno == EAGAIN : (size_t)n < size;
-}
-
 static ssize_t
 socket_write(struct stream *s, const struct iovec *iov, int count)
 {
@@ -233,7 +229,8 @@ socket_write(struct stream *s, const struct iovec *iov, int count)
     do
         n = count == 1 ? send(s->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL) : sendmsg(s->fd, &msg, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
-    socket_wrote(s, n, size);
+    /* The kernel promises an edge after EAGAIN and after a short write, not after ENOBUFS. */
+    s->blocked = n < 0 ? errno == EAGAIN : (size_t)n < size;
     return n;
 }
 
@@ -345,6 +342,14 @@ tls_shutdown_step(struct stream *s)
     shutdown(s->fd, SHUT_WR);
 }
 
+/* What records were read into and written from. OpenSSL before 3.0.14 may still use it afterwards (CVE-2024-4741). */
+static void
+tls_free_buffers(SSL *ssl)
+{
+    if (OpenSSL_version_num() >= 0x300000e0L)
+        SSL_free_buffers(ssl);
+}
+
 /* Only the handshake needed it, and SSL_free would be the next to free it: an ephemeral key has no business in memory for as
  * long as the connection lives. The object stays, without a key in it. */
 static void
@@ -359,7 +364,7 @@ tls_forget_handshake(struct tls_side *t)
 {
     EVP_PKEY *key = NULL;
     SSL *ssl = tls_ssl(t);
-    SSL_free_buffers(ssl);
+    tls_free_buffers(ssl);
     if (SSL_get_tmp_key(ssl, &key))
         empty_key(key);
     if (SSL_get_peer_tmp_key(ssl, &key))
@@ -468,7 +473,7 @@ tls_read(struct stream *s, void *data, size_t size, size_t *ret_len)
     t->more = io == STREAM_DONE;
     /* The reading of a session ticket sets up a buffer for writing that only the next write would release. */
     if (io == STREAM_AGAIN)
-        SSL_free_buffers(tls_ssl(t));
+        tls_free_buffers(tls_ssl(t));
     if (total == 0)
         return io;
     *ret_len = total; /* an end or a failure is seen by the next read */
@@ -583,6 +588,7 @@ on_source(struct source *source, unsigned edges)
     s->drained &= !(edges & EDGE_IN);
     s->blocked &= !(edges & EDGE_OUT);
     s->peer_ended |= (edges & EDGE_END) != 0;
+    s->urged |= (edges & EDGE_URGENT) != 0;
     stream_tend(s);
 }
 
@@ -630,6 +636,12 @@ stream_new_connecting(struct loop *loop, int fd, stream_fn *on_event, void *owne
     s->blocked = true;
     stream_want(s, false, true);
     return s;
+}
+
+void
+stream_distrust_short_reads(struct stream *s)
+{
+    s->peer_ended = true;
 }
 
 void
@@ -745,7 +757,8 @@ move(int from, int to, size_t len)
     return n;
 }
 
-/* A short move may have filled the pipe's slots instead of emptying the socket, so only EAGAIN says that there was no more. */
+/* A short move may have filled the pipe's slots instead of emptying the socket, so only EAGAIN says that there was no more. (At urgent
+ * data it says so with more behind it, for good: stream_can_splice_in.) */
 ssize_t
 stream_splice_in(struct stream *s, int pipe, size_t max)
 {
@@ -762,7 +775,7 @@ ssize_t
 stream_splice_out(struct stream *s, int pipe, size_t len)
 {
     ssize_t n = move(pipe, s->fd, len);
-    socket_wrote(s, n, len);
+    s->blocked = n < 0 && errno == EAGAIN; /* a signal cuts it short too, where there is room: no edge would come */
     stream_settle(s);
     return n;
 }
@@ -801,6 +814,12 @@ int
 stream_raw_fd(struct stream *s)
 {
     return s->tls ? -1 : s->fd;
+}
+
+bool
+stream_can_splice_in(const struct stream *s)
+{
+    return !s->tls && !s->urged;
 }
 
 /* --- deadline, options ------------------------------------------------------------------------------------- */

@@ -74,7 +74,8 @@ client_accept(struct port *port, int fd, const struct sockaddr *from)
     c->proxy = port->proxy;
     c->port = port;
     c->stream = stream_new(c->proxy->loop, fd, on_event, c);
-    addr_from_sockaddr(from, &c->peer, &c->peer_port);
+    if (!addr_from_sockaddr(from, &c->peer, &c->peer_port))
+        stream_distrust_short_reads(c->stream); /* a unix socket */
     buf_init(&c->in, (size_t)settings_of(c)->head_bytes + 4);
     buf_init(&c->out, REPLY_MAX);
     list_append(&c->proxy->clients, &c->node);

@@ -97,8 +97,12 @@ drop(struct idle *i)
 static void
 on_event(void *owner, enum stream_event event)
 {
-    (void)event;
-    drop(owner);
+    struct idle *i = owner;
+    char byte;
+    size_t got = 0;
+    /* Its last read may have been one that filled the buffer: then it is asked once whether there is more. */
+    if (event != STREAM_READABLE || stream_read(i->stream, &byte, 1, &got) != STREAM_AGAIN)
+        drop(i);
 }
 
 static void

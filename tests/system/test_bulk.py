@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import random
+import signal
 import socket
 import struct
 import termios
@@ -347,6 +348,57 @@ def others_get_their_turn():
             d.join()
         expect(took < 10, f"50 small exchanges beside bulk took {took:.1f} s")
         quiet.close()
+
+
+def all_that_comes(tunnel):
+    """How much, until the end or until nothing comes for a while."""
+    tunnel.sock.settimeout(8)
+    got = len(tunnel.rest)
+    with contextlib.suppress(TimeoutError):
+        while more := tunnel.sock.recv(MIB):
+            got += len(more)
+    return got
+
+
+@case
+def a_worker_that_was_stopped_and_continued_goes_on():
+    async def serve(connection):
+        await pour(connection, 400)
+    with Gate(serve) as g:
+        t = g.tunnel(TARGET, "paused")
+        worker, done = g.children("worker")[0], threading.Event()
+
+        def pause():
+            """A signal cuts a splice short where there is room."""
+            while not done.is_set():
+                os.kill(worker, signal.SIGSTOP)
+                os.kill(worker, signal.SIGCONT)
+                time.sleep(0.003)
+        pausing = threading.Thread(target=pause)
+        pausing.start()
+        try:
+            equal(all_that_comes(t), 400 * MIB, "what came down")
+        finally:
+            done.set()
+            pausing.join()
+        t.close()
+
+
+@case
+def an_urgent_byte_holds_nothing_back():
+    async def serve(connection):
+        await pour(connection, 16, then_end=False)
+        with socket.socket(fileno=os.dup(connection.writer.transport.get_extra_info("socket").fileno())) as raw:
+            sent = 0
+            while not sent:
+                with contextlib.suppress(BlockingIOError):
+                    sent = raw.send(b"!", socket.MSG_OOB)
+                await asyncio.sleep(0.01)
+        await pour(connection, 8)
+    with Gate(serve) as g:
+        t = g.tunnel(TARGET, "urgent")
+        equal(all_that_comes(t), 24 * MIB, "what came down")
+        t.close()
 
 
 if __name__ == "__main__":

@@ -152,3 +152,35 @@ TEST(many_sleep_wake_and_end_in_any_order)
     free(all);
     end();
 }
+
+static unsigned char secret[64];
+static size_t secret_len;
+
+static void
+on_keylog(const SSL *ssl, const char *line)
+{
+    const char *hex = strrchr(line, ' ');
+    (void)ssl;
+    if (strncmp(line, "CLIENT_TRAFFIC_SECRET_0 ", 24) != 0 || !hex)
+        return;
+    for (secret_len = 0; hex[1 + 2 * secret_len] && secret_len < sizeof secret; secret_len++)
+        sscanf(hex + 1 + 2 * secret_len, "%2hhx", &secret[secret_len]);
+}
+
+TEST(no_secret_is_left_in_the_place_of_a_connection_that_ended)
+{
+    struct doze c, s;
+    begin();
+    SSL_CTX_set_keylog_callback(client, on_keylog);
+    doze_init(&c, loop, client);
+    doze_init(&s, loop, server);
+    struct tls_pair pair = {.client = doze_ssl(&c), .server = doze_ssl(&s)};
+    SSL_set1_host(pair.client, "gw.example.test");
+    tls_pair_join(&pair);
+    CHECK(tls_pair_shake(&pair));
+    const void *place = c.ssl;
+    doze_done(&c);
+    doze_done(&s);
+    CHECK(secret_len > 0 && !memmem(place, 8192, secret, secret_len));
+    end();
+}

@@ -205,3 +205,32 @@ TEST(each_ends_at_its_own_time)
     CHECK(is_closed(second));
     end();
 }
+
+static struct stream *busy;
+static struct exchange busy_x;
+
+static void
+on_busy(void *owner, enum stream_event event)
+{
+    char text[4];
+    size_t n = 0;
+    (void)owner, (void)event;
+    CHECK(stream_read(busy, text, sizeof text, &n) == STREAM_DONE && n == 4); /* all there was, and as much as was asked for */
+    pool_put(pool, &busy_x, busy);
+}
+
+TEST(a_connection_whose_last_read_filled_its_buffer_stays)
+{
+    int fds[2];
+    begin();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+    peers[peer_count++] = fds[1];
+    busy_x = asks("sbx", 0, "a.example.com", 80);
+    busy = stream_new(loop, fds[0], on_busy, NULL);
+    stream_want(busy, true, false);
+    CHECK(send(fds[1], "last", 4, 0) == 4);
+    run_loop_for(50);
+    CHECK(!is_closed(0));
+    end();
+}
+

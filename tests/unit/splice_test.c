@@ -300,3 +300,41 @@ TEST(where_splice_is_refused_no_pipe_is_lent_again)
         SKIP("no filter of system calls here");
     CHECK(result == 0);
 }
+
+/* ---- in the loop, as a tunnel uses them ---- */
+
+static size_t moved;
+
+static void
+carry(void)
+{
+    size_t got = 0;
+    struct splice *p = splice_take(splicer, from, to);
+    while (p && splice_pull(p, from, 4096, &got) == STREAM_DONE && splice_push(p, to) == STREAM_DONE)
+        moved += got;
+    splice_give(p);
+    char data[64];
+    while (!p && stream_read(from, data, sizeof data, &got) == STREAM_DONE)
+        moved += got;
+}
+
+static void
+on_urgent(void *owner, enum stream_event event)
+{
+    (void)owner, (void)event;
+    carry();
+}
+
+TEST(urgent_data_does_not_hold_back_what_is_behind_it)
+{
+    begin();
+    moved = 0;
+    stream_set_owner(from, on_urgent, NULL);
+    stream_want(from, true, false);
+    CHECK(send(far[0], "ab", 2, 0) == 2 && send(far[0], "!", 1, MSG_OOB) == 1 && send(far[0], "cd", 2, 0) == 2);
+    run_loop_for(50);
+    CHECK(send(far[0], "ef", 2, 0) == 2);
+    run_loop_for(50);
+    CHECK(moved == 6);
+    end();
+}

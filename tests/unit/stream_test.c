@@ -2,6 +2,7 @@
 #include "sallyport/net/stream.h"
 
 #include <netinet/tcp.h>
+#include <time.h>
 #include <openssl/err.h>
 
 #include "sallyport/base/mem.h"
@@ -309,6 +310,31 @@ TEST(urgent_data_holds_nothing_back)
     CHECK(send(far, "ab", 2, 0) == 2 && send(far, "!", 1, MSG_OOB) == 1 && send(far, "cd", 2, 0) == 2);
     run_loop(2000);
     CHECK(b.got_len == 4 && memcmp(b.got, "abcd", 4) == 0);
+    end();
+}
+
+TEST(a_descriptor_that_is_sent_along_holds_nothing_back)
+{
+    int fds[2];
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {.head = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+    struct iovec iov = {(char *)(uintptr_t)"ab", 2};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.space};
+    begin();
+    stream_free(b.stream);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+    b.stream = stream_new(loop, fds[1], on_event, &b);
+    stream_distrust_short_reads(b.stream);
+    stream_want(b.stream, true, false);
+    run_loop_for(5);
+    memcpy(CMSG_DATA(&control.head), &fds[0], sizeof(int));
+    CHECK(sendmsg(fds[0], &msg, 0) == 2 && send(fds[0], "cd", 2, 0) == 2); /* a read ends behind the first */
+    b.stop_at = 4;
+    run_loop(2000);
+    CHECK(b.got_len == 4);
+    close(fds[0]);
     end();
 }
 
@@ -643,6 +669,42 @@ TEST(a_whole_hello_that_came_first_needs_no_further_byte)
     b.inside = false;
     run_loop(5000);
     CHECK(b.secured == 1);
+    end_tls();
+}
+
+static double
+processor_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+TEST(a_handshake_that_waits_for_room_with_first_bytes_left_does_not_spin)
+{
+    static char first[40000], junk[65536];
+    int fds[2];
+    begin_tls();
+    SSL *hello = SSL_new(client);
+    BIO *out = BIO_new(BIO_s_mem());
+    SSL_set_bio(hello, BIO_new(BIO_s_mem()), out);
+    SSL_set_connect_state(hello);
+    SSL_do_handshake(hello);
+    int n = BIO_read(out, first, sizeof first);
+    SSL_free(hello);
+    CHECK(n > 0);
+    memset(first + n, 'x', sizeof first - (size_t)n);
+    stream_free(b.stream);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+    while (send(fds[1], junk, sizeof junk, 0) > 0)
+        ;
+    b.stream = stream_new(loop, fds[1], on_event, &b);
+    stream_accept_tls(b.stream, server, slice_of(first, sizeof first));
+    run_loop_for(20);
+    double before = processor_seconds();
+    run_loop_for(300);
+    CHECK(processor_seconds() - before < 0.1);
+    close(fds[0]);
     end_tls();
 }
 

@@ -16,6 +16,7 @@ enum edge {
     EDGE_IN = 1,  /* there is something to read, which it was not before */
     EDGE_OUT = 2, /* there is room to write again, or a connect has ended */
     EDGE_END = 4, /* the peer's end, an error or urgent data: a short read says nothing about what is left behind it */
+    EDGE_URGENT = 8, /* urgent data, with EDGE_END */
 };
 
 /* Embedded in its owner and zeroed in the beginning. Its memory must last to the end of the turn in which it was forgotten. */

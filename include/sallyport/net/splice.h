@@ -24,8 +24,7 @@ size_t splice_len(const struct splice *p); /* bytes it holds */
 /* Moves what `from` has into the pipe, which must be empty: at most `max` bytes. As stream_read; STREAM_AGAIN also when the
  * kernel turns out not to splice here: no pipe can be had any more then. */
 enum stream_io splice_pull(struct splice *p, struct stream *from, size_t max, size_t *ret_len);
-/* Moves what the pipe holds on to `to`, as far as it takes it now. As stream_write: less than splice_len before the call means that
- * it takes no more. */
+/* Moves what the pipe holds on to `to`, as far as it takes it now, or as far as a signal lets it. As stream_write. */
 enum stream_io splice_push(struct splice *p, struct stream *to);
 
 #endif

@@ -34,6 +34,8 @@ struct stream *stream_new_connecting(struct loop *loop, int fd, stream_fn *on_ev
 int stream_connect_error(struct stream *s); /* an errno, 0: it is connected */
 /* No event afterwards; safe inside an event of its own; closes the descriptor. NULL is fine. */
 void stream_free(struct stream *s);
+/* Reads of it may fall short with more behind them: unix sockets, where somebody sends descriptors along (unix(7)). */
+void stream_distrust_short_reads(struct stream *s);
 void stream_reset(struct stream *s); /* as stream_free, but the peer gets RST (SO_LINGER 0) */
 void stream_set_owner(struct stream *s, stream_fn *on_event, void *owner);
 /* What to be told about. Level-triggered: unread bytes (also those already decrypted) are told again. */
@@ -51,6 +53,7 @@ void stream_connect_tls(struct stream *s, SSL_CTX *context, const char *server_n
 SSL *stream_tls(struct stream *s);        /* NULL for plain */
 /* The descriptor, or -1 when its bytes need work (TLS) and cannot be spliced. */
 int stream_raw_fd(struct stream *s);
+bool stream_can_splice_in(const struct stream *s); /* splice(2) does not get past urgent data: recv does */
 /* splice(2) from a plain stream into an empty pipe, and from a pipe into a plain stream, without waiting. As splice returns, -1 with
  * errno; 0 is the end. */
 ssize_t stream_splice_in(struct stream *s, int pipe, size_t max);
