@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,6 +22,15 @@ own_folder(void)
     return slash ? mem_dup_slice(slice_of(path, (size_t)(slash - path))) : NULL;
 }
 
+/* Is this binary in libexec/sallyport? From anywhere else ../../bin is somebody else's. */
+static bool
+in_libexec(const char *folder)
+{
+    static const char end[] = "/libexec/sallyport";
+    size_t len = folder ? strlen(folder) : 0;
+    return len >= sizeof end - 1 && strcmp(folder + len - (sizeof end - 1), end) == 0;
+}
+
 char *
 helper_path(const char *name, struct err *err)
 {
@@ -28,7 +38,7 @@ helper_path(const char *name, struct err *err)
     char *tries[] = {
         folder ? mem_printf("%s/%s", folder, name) : NULL,
         folder ? mem_printf("%s/../libexec/sallyport/%s", folder, name) : NULL,
-        folder ? mem_printf("%s/../../bin/%s", folder, name) : NULL,
+        in_libexec(folder) ? mem_printf("%s/../../bin/%s", folder, name) : NULL,
         mem_printf("%s/libexec/sallyport/%s", SALLYPORT_PREFIX, name),
     };
     char *found = NULL;

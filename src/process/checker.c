@@ -1,5 +1,5 @@
-/* The checker: everything that a bundle holds compiles here, once, before anybody works by it. Makes the run's leaf key too when it
- * is asked to. Confined as a worker is. Ends with its answer. */
+/* The checker: everything that a bundle holds compiles here, once, before anybody works by it. Makes the run's leaf key instead when
+ * it is asked to. Confined as a worker is. Ends with its answer. */
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -18,6 +18,7 @@
 
 #define WARN_BEFORE_S (INT64_C(14) * 86400) /* time to hand a new CA to all sandboxes */
 #define LEAF_KEY_MAX 4096
+#define ALONE_MAX_S 90 /* more than the supervisor waits */
 
 static int
 compile(const struct bundle_view *v, uint64_t generation, struct err *err)
@@ -72,9 +73,11 @@ static int
 check_all(const struct role_start *start, const struct bundle_view *v, struct buf *leaf, struct err *err)
 {
     OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, NULL); /* a file */
-    if (confine(start, err) < 0 || compile(v, start->generation, err) < 0 || check_ca(v, err) < 0)
+    if (confine(start, err) < 0)
         return -1;
-    return start->leaf ? make_leaf_key(leaf, err) : 0;
+    if (start->leaf)
+        return make_leaf_key(leaf, err);
+    return compile(v, start->generation, err) < 0 || check_ca(v, err) < 0 ? -1 : 0;
 }
 
 static int
@@ -105,6 +108,7 @@ checker_main(int argc, char **argv)
         fprintf(stderr, "sallyport: %s\n", err.text);
         return err_exit_status(&err);
     }
+    alarm(ALONE_MAX_S); /* who is to end it may be gone */
     struct loop *l = loop_new();
     struct channel *control = channel_new(l, start.control, NULL, NULL);
     int rc = answer(&start, control);

@@ -95,7 +95,8 @@ read_start(struct role_start *r, int argc, char **argv, struct err *err)
     bool fine = argc % 2 == 1;
     for (int i = 1; fine && i + 1 < argc; i += 2)
         fine = read_option(r, argv[i], argv[i + 1]);
-    if (!fine || !is_channel(r->control) || r->shared < 3 || r->bundle < 3)
+    /* A checker works for nobody yet: the counters and budgets of those who do are not its own. */
+    if (!fine || !is_channel(r->control) || (r->shared < 3) != (r->role == ROLE_CHECKER) || r->bundle < 3)
         return err_invalid(err, "%s: this role is started by `sallyport serve` alone", name);
     return 0;
 }

@@ -320,6 +320,9 @@ find_programs(struct supervisor *s, struct err *err)
 {
     s->worker_program = spawn_program("sallyport-worker", err);
     s->recorder_program = s->worker_program < 0 ? -1 : spawn_program("sallyport-recorder", err);
+    /* Of the same version as the others, though it may be needed only after an upgrade of the files; or not at all. */
+    struct err unneeded = {0};
+    s->keeper_program = spawn_program("sallyport-keeper", &unneeded);
     return s->recorder_program < 0 ? -1 : 0;
 }
 
@@ -384,6 +387,7 @@ tear_down(struct supervisor *s)
     service_forget(&s->passed);
     free(s->own);
     keeper_close(s);
+    loop_free(s->check_loop);
     loop_free(s->loop);
 }
 

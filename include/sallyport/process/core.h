@@ -83,7 +83,8 @@ struct supervisor {
     struct record_channel record_channels[SHARED_WORKERS_MAX];
     struct keeper_channel keeper_channels[SHARED_WORKERS_MAX];
     int worker_program, recorder_program; /* binaries of the children: the first is the admin process's and the checker's too */
-    int keeper_program;      /* -1: not looked for yet */
+    int keeper_program;      /* -1: there was none at the start */
+    struct loop *check_loop; /* check.c's */
     char *leaf_private, *leaf_public; /* the run's leaf key (PEM); NULL before inspection is first switched on */
     int shared_fd, fold_fd;
     struct shared *shared;
