@@ -231,13 +231,10 @@ doze_init(struct doze *d, struct loop *l, SSL_CTX *context)
 }
 
 SSL *
-doze_ssl(struct doze *d)
+doze_wake(struct doze *d)
 {
-    d->stirred = true;
-    if (d->image) {
-        bring_back(d);
-        stay_awake(d);
-    }
+    bring_back(d);
+    stay_awake(d);
     return d->ssl;
 }
 

@@ -36,7 +36,13 @@ void doze_setup(void);
 /* Makes the object. The loop outlives it. */
 void doze_init(struct doze *d, struct loop *l, SSL_CTX *context);
 void doze_done(struct doze *d); /* and frees it */
+SSL *doze_wake(struct doze *d); /* of one that sleeps */
 /* The object, awake. The pointer is good until the turn ends. */
-SSL *doze_ssl(struct doze *d);
+static inline SSL *
+doze_ssl(struct doze *d)
+{
+    d->stirred = true;
+    return d->image ? doze_wake(d) : d->ssl;
+}
 
 #endif
