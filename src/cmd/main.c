@@ -6,6 +6,8 @@
 #include "sallyport/cmd/cmd.h"
 #include "sallyport/cmd/helper.h"
 
+#define RUN_NOT_MADE 125 /* by which `run` says that there was no sandbox, and no command in it */
+
 int
 main(int argc, char **argv)
 {
@@ -17,5 +19,6 @@ main(int argc, char **argv)
     if (strcmp(argv[1], "serve") == 0)
         return cmd_serve(argc - 1, argv + 1);
     helper_exec("sallyport-tool", argc - 1, argv + 1, &err);
-    return cmd_fail(&err);
+    int status = cmd_fail(&err);
+    return strcmp(argv[1], "run") == 0 ? RUN_NOT_MADE : status;
 }

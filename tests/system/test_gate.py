@@ -556,6 +556,10 @@ def a_binary_without_its_companions_says_so():
         p = subprocess.run([alone, "serve", "--config", os.path.join(folder, "none.json")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         equal(p.returncode, 3, "exit status")
         expect("sallyport-worker is neither beside this binary nor in ../libexec/sallyport" in p.stdout, p.stdout)
+        for command, status in (("version", 3), ("run", 125)):
+            p = subprocess.run([alone, command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            equal(p.returncode, status, f"exit status of {command}")
+            expect("sallyport-tool is not installed" in p.stdout, p.stdout)
 
 
 @case
