@@ -37,17 +37,6 @@ pem_open(struct slice pem)
     return BIO_new_mem_buf(pem.ptr, (int)pem.len);
 }
 
-/* A key with a passphrase is an error; OpenSSL would otherwise ask the terminal for one. */
-static int
-no_passphrase(char *buf, int size, int writing, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)arg;
-    return -1;
-}
-
 /* True when the reading of certificates ended because there were no more, and not at one that is broken. */
 static bool
 pem_ended(void)
@@ -84,7 +73,7 @@ use_chain(SSL_CTX *ctx, struct slice pem, struct err *err)
     if (!bio)
         return err_invalid(err, "the certificate is empty; expected PEM");
     int count = 0, ok = 1;
-    for (X509 *cert; ok && (cert = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)); count++) {
+    for (X509 *cert; ok && (cert = PEM_read_bio_X509(bio, NULL, tls_no_passphrase, NULL)); count++) {
         if (count == 0)
             ok = SSL_CTX_use_certificate(ctx, cert);
         else
@@ -105,7 +94,7 @@ use_key(SSL_CTX *ctx, struct slice pem, struct err *err)
     BIO *bio = pem_open(pem);
     if (!bio)
         return err_invalid(err, "the private key is empty; expected PEM");
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, tls_no_passphrase, NULL);
     BIO_free(bio);
     if (!key)
         return err_tls(err, "the private key cannot be read; expected PEM without a passphrase");
@@ -119,7 +108,7 @@ use_key(SSL_CTX *ctx, struct slice pem, struct err *err)
 static X509 *
 read_next(BIO *bio)
 {
-    return PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
+    return PEM_read_bio_X509(bio, NULL, tls_no_passphrase, NULL);
 }
 
 /* Trusts every certificate of the text, as `next` reads them. With `names` their subjects are also sent to clients that are asked

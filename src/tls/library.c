@@ -193,8 +193,8 @@ tls_library(void)
 
 /* ---- certificates and keys ---- */
 
-static int
-no_passphrase(char *buf, int size, int writing, void *arg)
+int
+tls_no_passphrase(char *buf, int size, int writing, void *arg)
 {
     (void)buf;
     (void)size;
@@ -220,7 +220,7 @@ X509 *
 tls_read_pem(BIO *bio)
 {
     X509 *cert = X509_new_ex(tls_library(), NULL);
-    if (cert && PEM_read_bio_X509(bio, &cert, no_passphrase, NULL))
+    if (cert && PEM_read_bio_X509(bio, &cert, tls_no_passphrase, NULL))
         return cert;
     X509_free(cert);
     return NULL;
@@ -240,7 +240,7 @@ EVP_PKEY *
 tls_read_private_pem(struct slice pem)
 {
     BIO *bio = pem.len && pem.len < INT32_MAX ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
-    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL,
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, tls_no_passphrase, NULL) : NULL,
              *ours = NULL;
     OSSL_PARAM *numbers = NULL;
     BIO_free(bio);

@@ -12,6 +12,7 @@
 #include "sallyport/base/encoding.h"
 #include "sallyport/base/mem.h"
 #include "sallyport/base/random.h"
+#include "sallyport/tls/library.h"
 
 #define SERIAL_BYTES 16 /* 127 bits: the highest stays clear, so that the number is positive (RFC 5280 section 4.1.2.2) */
 #define SKI_BYTES 20    /* the left 160 bits of SHA-256 over the key's bits (RFC 7093 section 2) */
@@ -32,17 +33,6 @@ err_crypto(struct err *err, const char *what)
     const char *why = code ? ERR_reason_error_string(code) : NULL;
     ERR_clear_error();
     return err_invalid(err, "%s%s%s", what, why ? ": " : "", why ? why : "");
-}
-
-/* A key with a passphrase is an error; OpenSSL would otherwise ask the terminal for one. */
-static int
-no_passphrase(char *buf, int size, int writing, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)arg;
-    return -1;
 }
 
 static BIO *
@@ -367,7 +357,7 @@ EVP_PKEY *
 leaf_key_public(struct slice public_pem, struct err *err)
 {
     BIO *bio = pem_open(public_pem);
-    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, no_passphrase, NULL) : NULL;
+    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, tls_no_passphrase, NULL) : NULL;
     BIO_free(bio);
     if (!key)
         err_crypto(err, "the public leaf key cannot be read");
@@ -400,7 +390,7 @@ static X509 *
 read_cert(struct slice pem)
 {
     BIO *bio = pem_open(pem);
-    X509 *cert = bio ? PEM_read_bio_X509(bio, NULL, no_passphrase, NULL) : NULL;
+    X509 *cert = bio ? PEM_read_bio_X509(bio, NULL, tls_no_passphrase, NULL) : NULL;
     BIO_free(bio);
     return cert;
 }
@@ -446,7 +436,7 @@ load_key(struct ca *ca, struct slice pem, struct err *err)
     BIO *bio = pem_open(pem);
     if (!bio)
         return err_invalid(err, "the CA's private key is empty or too large; expected PEM");
-    ca->key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+    ca->key = PEM_read_bio_PrivateKey(bio, NULL, tls_no_passphrase, NULL);
     BIO_free(bio);
     if (!ca->key)
         return err_crypto(err, "the CA's private key cannot be read; expected PEM without a passphrase");

@@ -13,6 +13,8 @@
  * provider: that is the operator's choice. */
 OSSL_LIB_CTX *tls_library(void);
 
+/* For all that reads PEM (pem_password_cb): what has a passphrase cannot be read. OpenSSL would otherwise ask the terminal for one. */
+int tls_no_passphrase(char *buf, int size, int writing, void *arg);
 /* As OpenSSL's functions, with tls_library. Certificates that meet in a handshake are all to be of
  * it. NULL: as there. */
 X509 *tls_read_der(struct slice der);             /* exactly one certificate */
